@@ -1,0 +1,25 @@
+"""What routes ask for: the job service and the settings of the app that they run in."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from prunectl.jobs.service import JobService
+from prunectl.settings import Settings
+
+
+def _jobs(connection: HTTPConnection) -> JobService:
+    jobs: JobService = connection.app.state.services.jobs
+    return jobs
+
+
+def _settings(connection: HTTPConnection) -> Settings:
+    settings: Settings = connection.app.state.settings
+    return settings
+
+
+Jobs = Annotated[JobService, Depends(_jobs)]
+ServiceSettings = Annotated[Settings, Depends(_settings)]

@@ -1,0 +1,1 @@
+"""The command line: speaks HTTP; imports no torch, SQLAlchemy or Celery."""

@@ -1,0 +1,40 @@
+"""What cancel, retry and rm share: act on each id, print what came of it, and go on past one that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import typer
+
+from prunectl.cli.client import Client
+from prunectl.cli.connection import connect
+from prunectl.cli.failures import report
+from prunectl.cli.job_columns import DEFAULT, columns_of
+from prunectl.cli.job_page import print_page
+from prunectl.cli.output import Format, choose_format, print_documents, print_list
+from prunectl.errors import Conflict, NotFound
+
+Job = dict[str, Any]
+
+
+def act(
+    ids: Sequence[str], action: Callable[[Client, str], Job], output: str | None, as_json: bool, quiet: bool
+) -> list[Job]:
+    """The jobs as they are after ``action``; exits with the first failure's code once all were tried."""
+    format = choose_format(output, as_json, quiet, default=Format.ID)
+    jobs: list[Job] = []
+    failed = 0
+    with connect() as client:
+        for ref in dict.fromkeys(ids):
+            try:
+                jobs.append(action(client, ref))
+            except (NotFound, Conflict) as error:
+                failed = failed or report(error, [])
+    if jobs and format in (Format.TABLE, Format.WIDE):
+        print_list(jobs, format, columns_of(DEFAULT))
+    elif jobs:
+        print_documents(jobs, format, print_page, columns_of(DEFAULT))
+    if failed:
+        raise typer.Exit(failed)
+    return jobs

@@ -1,0 +1,248 @@
+"""The HTTP API as Python calls. Gives JSON as it came; problem documents become domain errors."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote
+
+import httpx2
+import stamina
+
+from prunectl.errors import (
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    NotFound,
+    PrunectlError,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
+from prunectl.version import version
+
+Json = dict[str, Any]
+COPY_BYTES = 2**20
+PAGE = 500
+ATTEMPTS = 4
+
+_ERRORS: dict[int, type[PrunectlError]] = {
+    400: InvalidInput,
+    401: Unauthenticated,
+    403: Forbidden,
+    404: NotFound,
+    405: InvalidInput,
+    409: Conflict,
+    413: TooLarge,
+    422: InvalidInput,
+    502: Unavailable,
+    503: Unavailable,
+    504: Unavailable,
+}
+
+
+@dataclass(frozen=True)
+class LogChunk:
+    data: bytes
+    next_offset: int
+    ended: bool
+
+
+class Client:
+    """Speaks to one service. ``environment`` is sent where the service is the embedded stack, and only there."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        environment: Json | None = None,
+        hub_token: str | None = None,
+        unreachable_hint: str = "check PRUNECTL_API_URL and the network",
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.environment = environment
+        self._hub_token = hub_token
+        self._hint = unreachable_hint
+        headers = {"Authorization": f"Bearer {token}", "User-Agent": f"prunectl/{version()}"}
+        self._http = httpx2.Client(
+            base_url=self.url,
+            headers=headers,
+            timeout=httpx2.Timeout(120, connect=5),
+            # A proxy from the environment must not see what is said to the loopback.
+            trust_env=environment is None,
+            transport=transport,
+        )
+
+    def close(self) -> None:
+        self._http.close()
+
+    # -- jobs ---------------------------------------------------------------------------------------------------------
+
+    def submit(self, body: Mapping[str, Any]) -> tuple[Json, bool]:
+        """(the job, whether it is new). One idempotency key for all tries: a lost answer queues nothing twice."""
+        headers = {"Idempotency-Key": uuid.uuid4().hex, **self._hub_header()}
+        response = self._send("POST", "/v1/jobs", json=self._with_environment(body), headers=headers)
+        job: Json = response.json()
+        return job, response.headers.get("Prunectl-Existing") != "true"
+
+    def plan(self, body: Mapping[str, Any]) -> Json:
+        return self._json("POST", "/v1/jobs:plan", json=self._with_environment(body), headers=self._hub_header())
+
+    def jobs(self, parameters: Mapping[str, Any], limit: int) -> tuple[list[Json], str | None]:
+        """At most ``limit`` jobs (0: all), following cursors; and the cursor that leads on, if any."""
+        items: list[Json] = []
+        cursor: str | None = None
+        while True:
+            size = min(PAGE, limit - len(items)) if limit else PAGE
+            page = self._json(
+                "GET", "/v1/jobs", params={**parameters, "limit": size, **({"cursor": cursor} if cursor else {})}
+            )
+            items += page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None or (limit and len(items) >= limit):
+                return items, cursor
+
+    def job(self, ref: str) -> Json:
+        return self._json("GET", _job(ref))
+
+    def spec(self, ref: str) -> Json:
+        return self._json("GET", _job(ref, "/spec"))
+
+    def cancel(self, ref: str) -> Json:
+        return self._json("POST", _job(ref, "/cancel"))
+
+    def retry(self, ref: str) -> Json:
+        # Not repeated by itself after a lost answer: the second would find the job queued and call that a conflict.
+        return self._json("POST", _job(ref, "/retry"), attempts=1)
+
+    def remove(self, ref: str, *, keep_artifacts: bool) -> Json:
+        return self._json("DELETE", _job(ref), params={"keep_artifacts": keep_artifacts}, attempts=1)
+
+    def logs(self, ref: str, offset: int) -> LogChunk:
+        response = self._send("GET", _job(ref, "/logs"), params={"offset": offset})
+        headers = response.headers
+        return LogChunk(response.content, int(headers["Prunectl-Next-Offset"]), headers["Prunectl-Log-Ended"] == "true")
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def artifacts(self, ref: str) -> list[Json]:
+        items: list[Json] = self._json("GET", _job(ref, "/artifacts"))["items"]
+        return items
+
+    def download(self, ref: str, path: str) -> Iterator[bytes]:
+        try:
+            with self._http.stream("GET", _job(ref, "/artifacts/" + quote(path))) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    raise _error_of(response)
+                yield from response.iter_raw(COPY_BYTES)
+        except httpx2.TransportError as error:
+            raise self._unreachable(error) from error
+
+    def upload(self, sha256: str, path: Path) -> None:
+        """Send a file unless the service has it."""
+        address = f"/v1/uploads/{sha256}"
+        if self._send("HEAD", address, accept=(404,)).status_code == 200:
+            return
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)}
+        with path.open("rb") as file:
+            self._send("PUT", address, content=_chunks(file), headers=headers, attempts=1)
+
+    # -- the service --------------------------------------------------------------------------------------------------
+
+    def models(self) -> list[Json]:
+        items: list[Json] = self._json("GET", "/v1/models", headers=self._environment_header())["items"]
+        return items
+
+    def model(self, name: str) -> Json:
+        return self._json("GET", "/v1/models/" + quote(name), headers=self._environment_header())
+
+    def workers(self) -> list[Json]:
+        items: list[Json] = self._json("GET", "/v1/workers")["items"]
+        return items
+
+    def queues(self) -> list[Json]:
+        items: list[Json] = self._json("GET", "/v1/queues")["items"]
+        return items
+
+    def doctor(self) -> list[Json]:
+        items: list[Json] = self._json("GET", "/v1/doctor")["items"]
+        return items
+
+    def version(self) -> str:
+        return str(self._json("GET", "/version")["version"])
+
+    # -- the wire -----------------------------------------------------------------------------------------------------
+
+    def _json(self, method: str, path: str, **arguments: Any) -> Json:
+        response = self._send(method, path, **arguments)
+        try:
+            document = response.json()
+        except json.JSONDecodeError:
+            document = None
+        if not isinstance(document, dict):
+            raise Unavailable(f"{self.url} answers, but not as prunectl does", hint=self._hint)
+        return document
+
+    def _send(
+        self, method: str, path: str, *, attempts: int = ATTEMPTS, accept: tuple[int, ...] = (), **arguments: Any
+    ) -> httpx2.Response:
+        """Raises the domain error that the answer stands for; tries again where the network or the service was away."""
+        for attempt in stamina.retry_context(
+            on=Unavailable, attempts=attempts, timeout=20, wait_initial=0.2, wait_max=3
+        ):
+            with attempt:
+                try:
+                    response = self._http.request(method, path, **arguments)
+                except httpx2.TransportError as error:
+                    raise self._unreachable(error) from error
+                if response.status_code >= 400 and response.status_code not in accept:
+                    raise _error_of(response)
+        return response
+
+    def _unreachable(self, error: httpx2.TransportError) -> PrunectlError:
+        if isinstance(error, httpx2.UnsupportedProtocol):
+            return InvalidInput(
+                f"PRUNECTL_API_URL: {self.url!r} is not an http or https address",
+                field="PRUNECTL_API_URL",
+                value=self.url,
+            )
+        reason = str(error) or type(error).__name__
+        return Unavailable(f"{self.url} can't be reached: {reason}", hint=self._hint)
+
+    def _with_environment(self, body: Mapping[str, Any]) -> Json:
+        return {**body, "environment": self.environment} if self.environment else dict(body)
+
+    def _environment_header(self) -> dict[str, str]:
+        return {"Prunectl-Environment": json.dumps(self.environment)} if self.environment else {}
+
+    def _hub_header(self) -> dict[str, str]:
+        return {"X-Hub-Token": self._hub_token} if self._hub_token and self.environment else {}
+
+
+def _job(ref: str, rest: str = "") -> str:
+    return f"/v1/jobs/{quote(ref, safe='')}{rest}"
+
+
+def _error_of(response: httpx2.Response) -> PrunectlError:
+    status = response.status_code
+    if not response.headers.get("content-type", "").startswith("application/problem+json"):
+        text = f"{response.request.url} answered {status}, and not as prunectl does"
+        return Unavailable(text, hint="does PRUNECTL_API_URL point at a prunectl service?")
+    problem = response.json()
+    detail, hint = problem.get("detail") or problem["title"], problem.get("hint")
+    kind = _ERRORS.get(status, PrunectlError)
+    if kind is InvalidInput:
+        return InvalidInput(detail, hint=hint, errors=problem.get("errors") or ())
+    return kind(detail, hint=hint)
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    while data := file.read(COPY_BYTES):
+        yield data

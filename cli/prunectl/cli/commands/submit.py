@@ -1,0 +1,151 @@
+"""``prunectl submit``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from prunectl.cli.output import JsonOption, OutputOption, QuietOption
+
+Fraction = "F"
+RECIPE, EVALUATION, QUEUE, HOW = "Recipe", "Evaluation", "Queue", "How"
+_NOT_SPEC = ("file", "sets", "dry_run", "wait", "follow", "output", "as_json", "quiet")
+
+
+def command(
+    context: typer.Context,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="A directory, a name in the zoo, or a Hub id.")
+    ] = None,
+    heads: Annotated[
+        str | None, typer.Option(metavar="F", help="Share of the attention heads to remove, as 0.3.")
+    ] = None,
+    ffn: Annotated[str | None, typer.Option(metavar="F", help="Share of the FFN neurons to remove.")] = None,
+    scorer: Annotated[str | None, typer.Option(metavar="taylor|random", help="How units are ranked.")] = None,
+    engine: Annotated[str | None, typer.Option(metavar="native|textpruner", help="What scores and cuts.")] = None,
+    iterations: Annotated[
+        str | None, typer.Option(metavar="N", help="Prune in N steps, scoring again after each.")
+    ] = None,
+    even: Annotated[bool | None, typer.Option("--even", help="The same share in each layer.")] = None,
+    multiple_of: Annotated[
+        str | None, typer.Option(metavar="N", help="Keep a multiple of N neurons in each layer.")
+    ] = None,
+    min_heads: Annotated[str | None, typer.Option(metavar="N", help="Keep at least N heads in each layer.")] = None,
+    min_ffn: Annotated[str | None, typer.Option(metavar="N", help="Keep at least N neurons in each layer.")] = None,
+    refit: Annotated[
+        bool | None, typer.Option("--refit/--no-refit", help="Refit what is kept (not in this version).")
+    ] = None,
+    seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of everything random.")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="SRC", help="Evaluation data: a file or builtin:python-docs.")
+    ] = None,
+    calibration: Annotated[str | None, typer.Option(metavar="SRC", help="Data that the scores are taken on.")] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="auto|fill-mask|…", help="What the model is evaluated at.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(metavar="NAME", help="The figure that stands for quality.")] = None,
+    max_samples: Annotated[str | None, typer.Option(metavar="N", help="Evaluation examples at most.")] = None,
+    max_length: Annotated[str | None, typer.Option(metavar="N", help="Tokens of an example at most.")] = None,
+    max_drop: Annotated[str | None, typer.Option(metavar="X", help="Gate: quality may drop by X at most.")] = None,
+    min_speedup: Annotated[str | None, typer.Option(metavar="X", help="Gate: at least X times as fast.")] = None,
+    bench_batch: Annotated[str | None, typer.Option(metavar="N[,N]", help="Batch sizes to time.")] = None,
+    bench_seq: Annotated[str | None, typer.Option(metavar="N", help="Sequence length to time.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="auto|cpu|gpu", help="Which queue.")] = None,
+    priority: Annotated[str | None, typer.Option(metavar="N", help="Higher runs first.")] = None,
+    name: Annotated[str | None, typer.Option(help="A name to find the job by.")] = None,
+    tags: Annotated[list[str] | None, typer.Option("--tag", metavar="K=V", help="A tag; repeatable.")] = None,
+    timeout: Annotated[str | None, typer.Option(metavar="2h", help="End an attempt after so long.")] = None,
+    retries: Annotated[str | None, typer.Option(metavar="N", help="Tries again after a failure, at most.")] = None,
+    force: Annotated[bool | None, typer.Option("--force", help="Queue it even if an identical job exists.")] = None,
+    file: Annotated[
+        str | None, typer.Option("--file", "-f", metavar="FILE|-", help="A recipe file (YAML); flags win over it.")
+    ] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="K=V", help="Set one name of the recipe file; repeatable.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the job would do; queue nothing.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait with a progress bar; exit with the job's outcome.")
+    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Wait and show the job's log on stderr.")] = False,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Queue a job: one model, one recipe, one evaluation. Prints its id."""
+    from prunectl.cli.connection import connect
+    from prunectl.cli.data_files import local_files, referenced
+    from prunectl.cli.output import Format, choose_format
+    from prunectl.cli.specification import job_body
+
+    format = choose_format(output, as_json, quiet, default=Format.TABLE if dry_run else Format.ID)
+    flags = {key: value for key, value in context.params.items() if key not in _NOT_SPEC and value is not None}
+    body = job_body(flags, sets or (), file)
+    evaluation = body.get("evaluation", {})
+    files = local_files(evaluation)
+    with connect() as client:
+        if files:
+            body["evaluation"] = referenced(evaluation, files, client.upload)
+        if dry_run:
+            _print_plan(client.plan(body), format)
+            return
+        job, created = client.submit(body)
+        if format is Format.ID:
+            # At once, so that a reader of the pipe has the id while the job runs.
+            _print_job(job, format)
+        _tell(job, created, waits=wait or follow)
+        if wait or follow:
+            _await(client, job, format, follow)
+        elif format is not Format.ID:
+            _print_job(job, format)
+
+
+def _await(client: Any, job: dict[str, Any], format: Any, follow: bool) -> None:
+    from prunectl.cli import waiting
+    from prunectl.cli.exits import outcome
+    from prunectl.cli.failures import say
+    from prunectl.cli.output import Format
+
+    if follow:
+        ended = waiting.follow(client, job["id"], _to_stderr)
+    else:
+        [ended] = waiting.wait(client, [job["id"]])
+    if format is not Format.ID:
+        _print_job(ended, format)
+    if ended.get("error"):
+        say(f"error: {ended['error']['code']}: {ended['error']['message']}")
+        if ended["error"].get("hint"):
+            say(f"hint: {ended['error']['hint']}")
+    raise typer.Exit(outcome(ended))
+
+
+def _to_stderr(data: bytes) -> None:
+    sys.stderr.buffer.write(data)
+    sys.stderr.buffer.flush()
+
+
+def _print_job(job: dict[str, Any], format: Any) -> None:
+    from prunectl.cli.job_columns import DEFAULT, columns_of
+    from prunectl.cli.job_page import print_page
+    from prunectl.cli.output import print_documents
+
+    print_documents([job], format, print_page, columns_of(DEFAULT))
+
+
+def _tell(job: dict[str, Any], created: bool, *, waits: bool) -> None:
+    from prunectl.cli.advice import next_commands
+    from prunectl.cli.failures import say
+
+    if not created:
+        say(f"an identical job is {job['state']} already: {job['id']} (--force queues another)")
+    if not waits:
+        next_commands(f"logs -f {job['id']}", f"wait {job['id']}", f"cancel {job['id']}")
+
+
+def _print_plan(plan: dict[str, Any], format: Any) -> None:
+    from prunectl.cli.output import print_documents
+    from prunectl.cli.plan_page import COLUMNS, print_plan
+
+    print_documents([{**plan, "id": plan["recipe_digest"]}] if format == "id" else [plan], format, print_plan, COLUMNS)

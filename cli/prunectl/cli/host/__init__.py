@@ -1,0 +1,1 @@
+"""What runs on this machine: the embedded stack, the service, a worker, migrations, tokens."""

@@ -1,0 +1,151 @@
+"""``show``: one job as a page of sections."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from prunectl.cli.job_columns import recipe_text, stage_text, state_text
+from prunectl.cli.output import Item, print_grid, write
+from prunectl.cli.quantities import DASH, age, quantity, relative, seconds
+
+
+def print_page(job: Item) -> None:
+    """Everything about ``job`` that a person asks for: what, how far, how good, what is left of it, where it is."""
+    _facts(job)
+    _error(job)
+    _metrics(job)
+    _gate(job)
+    _structure(job)
+    _stages(job)
+    _artifacts(job)
+
+
+def _facts(job: Item) -> None:
+    evaluation = {key: value for key, value in job.get("evaluation", {}).items() if value is not None}
+    facts = [
+        ("id", job["id"]),
+        ("name", job.get("name")),
+        ("model", job["model"]["name"]),
+        ("digest", job["model"].get("digest")),
+        ("recipe", recipe_text(job)),
+        ("evaluation", " ".join(f"{key}={_short(value)}" for key, value in evaluation.items())),
+        ("state", state_text(job) + (f" ({stage_text(job)})" if job["state"] == "running" else "")),
+        ("attempt", str(job["attempt"]) if job.get("attempt") else None),
+        ("device", job.get("device")),
+        ("worker", job.get("worker")),
+        ("tags", ",".join(f"{key}={value}" for key, value in job.get("tags", {}).items())),
+        ("created", f"{job['created_at']} ({age(job['created_at'])} ago)"),
+        ("started", job.get("started_at")),
+        ("finished", _finished(job)),
+    ]
+    print_grid(("", ""), [(name, str(value)) for name, value in facts if value])
+
+
+def _finished(job: Item) -> str | None:
+    if not job.get("finished_at"):
+        return None
+    return f"{job['finished_at']}" + (
+        f" (ran {age(job['started_at'], job['finished_at'])})" if job.get("started_at") else ""
+    )
+
+
+def _error(job: Item) -> None:
+    error = job.get("error")
+    if not error:
+        return
+    _section("error")
+    rows = [("code", error["code"]), ("message", error["message"]), ("hint", error.get("hint"))]
+    print_grid(("", ""), [(name, value) for name, value in rows if value])
+
+
+def _metrics(job: Item) -> None:
+    metrics = job.get("metrics") or {}
+    if not metrics:
+        return
+    _section("metrics")
+    rows = []
+    for name, values in metrics.items():
+        before, after = values.get("before"), values.get("after")
+        rows.append(
+            (
+                name,
+                quantity(name, before),
+                quantity(name, after),
+                _difference(name, before, after),
+                _number(values.get("stderr")),
+                _number(values.get("n")),
+            )
+        )
+    print_grid(("METRIC", "BEFORE", "AFTER", "Δ", "STDERR", "N"), rows, right=range(1, 6))
+
+
+def _difference(name: str, before: float | None, after: float | None) -> str:
+    if before is None or after is None:
+        return DASH
+    # Quality reads as a difference, cost as a share.
+    return f"{after - before:+.4f}" if name.startswith("eval_") else relative(before, after).strip(" ()")
+
+
+def _gate(job: Item) -> None:
+    gate = job.get("gate")
+    if not gate:
+        return
+    _section("gate: " + ("passed" if gate["passed"] else "failed"))
+    rows = [
+        (c["metric"], f"{c['op']} {c['limit']:g}", _number(c["value"]), "passed" if c["passed"] else "FAILED")
+        for c in gate["conditions"]
+    ]
+    print_grid(("METRIC", "LIMIT", "VALUE", "VERDICT"), rows)
+
+
+def _structure(job: Item) -> None:
+    layers = (job.get("structure") or {}).get("layers")
+    if not layers:
+        return
+    _section("kept")
+    kept, removed = ("▮", "▯") if (sys.stdout.encoding or "").lower().startswith("utf") else ("#", ".")
+    rows = []
+    for layer in layers:
+        heads = set(layer["heads_kept"])
+        label = str(layer["index"])
+        if layer.get("stack") == "decoder" or layer.get("attention") == "cross":
+            label = f"{layer.get('stack')} {layer['index']} {layer.get('attention')}"
+        grid = "".join(kept if head in heads else removed for head in range(layer["heads_total"]))
+        rows.append((label, grid, f"{len(heads)}/{layer['heads_total']}", f"{layer['ffn_kept']}/{layer['ffn_total']}"))
+    print_grid(("LAYER", "HEADS", "", "FFN"), rows, right=(3,))
+
+
+def _stages(job: Item) -> None:
+    stages = job.get("stages") or []
+    if stages:
+        _section("stages")
+        print_grid(
+            ("STAGE", "TIME", ""), [(s["name"], seconds(s["seconds"]), "reused" if s["reused"] else "") for s in stages]
+        )
+
+
+def _artifacts(job: Item) -> None:
+    artifacts = job.get("artifacts") or {}
+    if artifacts:
+        _section("artifacts")
+        print_grid(("", ""), list(artifacts.items()))
+
+
+def _section(title: str) -> None:
+    write("")
+    write(title)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value))
+    text = str(value)
+    # An uploaded file reads better by its name than by its digest.
+    return text.rsplit("/", 1)[-1] if text.startswith("upload:") else text
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return DASH
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

@@ -1,0 +1,193 @@
+"""How data reaches stdout: table, wide, json, jsonl, yaml, csv or ids. Nothing else is ever written there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from prunectl.errors import InvalidInput, nearest
+
+SCHEMA_VERSION = 1
+Item = Mapping[str, Any]
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    JSONL = "jsonl"
+    YAML = "yaml"
+    CSV = "csv"
+    ID = "id"
+
+
+OutputOption = Annotated[
+    str | None, typer.Option("--output", "-o", metavar="|".join(Format), help="The output's format.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="The same as -o json.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print ids only: the same as -o id.")]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: ``text`` for people, ``raw`` (base units) for CSV."""
+
+    name: str
+    header: str
+    text: Callable[[Item], str]
+    raw: Callable[[Item], Any]
+
+
+def field(name: str, header: str | None = None) -> Column:
+    """A column that shows one field as it is."""
+
+    def raw(item: Item) -> Any:
+        return item.get(name)
+
+    def text(item: Item) -> str:
+        value = item.get(name)
+        if isinstance(value, (list, tuple)):
+            return ",".join(map(str, value)) or "-"
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        return "-" if value is None else str(value)
+
+    return Column(name, header or name.upper().replace("_", " "), text, raw)
+
+
+def choose_format(output: str | None, as_json: bool, quiet: bool, default: Format = Format.TABLE) -> Format:
+    """The one format that the three flags name; raises InvalidInput for an unknown one, or where they disagree."""
+    named = {format for format, given in ((Format.JSON, as_json), (Format.ID, quiet)) if given}
+    if output is not None:
+        if output not in list(Format):
+            near = nearest(output, Format)
+            raise InvalidInput(
+                f"output: {output!r} is not valid; allowed is {', '.join(Format)}",
+                field="output",
+                value=output,
+                hint=f"did you mean {near}?" if near else None,
+            )
+        named.add(Format(output))
+    if len(named) > 1:
+        raise InvalidInput(f"output: {' and '.join(sorted(named))} can't both be printed", field="output")
+    return named.pop() if named else default
+
+
+def print_list(
+    items: Sequence[Item],
+    format: Format,
+    columns: Sequence[Column],
+    *,
+    wide: Sequence[Column] = (),
+    next_cursor: str | None = None,
+    id_of: Callable[[Item], Any] = lambda item: item["id"],
+) -> None:
+    """Print ``items`` as a list: in JSON and YAML inside the envelope that names the schema's version."""
+    envelope = {"schema_version": SCHEMA_VERSION, "items": list(items), "next_cursor": next_cursor}
+    match format:
+        case Format.JSON:
+            write(to_json(envelope))
+        case Format.YAML:
+            write(to_yaml(envelope))
+        case Format.JSONL:
+            for item in items:
+                write(json.dumps(item, ensure_ascii=False))
+        case Format.ID:
+            for item in items:
+                write(str(id_of(item)))
+        case Format.CSV:
+            print_csv(items, [*columns, *wide])
+        case _:
+            print_table(items, [*columns, *(wide if format is Format.WIDE else ())])
+
+
+def print_documents(
+    items: Sequence[Item], format: Format, page: Callable[[Item], None], columns: Sequence[Column]
+) -> None:
+    """Print one object as itself, or several as a list; tables are replaced by a ``page`` for each."""
+    if format in (Format.TABLE, Format.WIDE):
+        for index, item in enumerate(items):
+            if index:
+                write("")
+            page(item)
+    elif len(items) == 1 and format in (Format.JSON, Format.YAML):
+        write(to_json(items[0]) if format is Format.JSON else to_yaml(items[0]))
+    else:
+        print_list(items, format, columns)
+
+
+def to_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def to_yaml(value: Any) -> str:
+    import yaml
+
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip("\n")
+
+
+def print_csv(items: Iterable[Item], columns: Sequence[Column]) -> None:
+    import csv
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow([column.name for column in columns])
+    for item in items:
+        writer.writerow([_csv_cell(column.raw(item)) for column in columns])
+    sys.stdout.flush()
+
+
+def print_table(items: Iterable[Item], columns: Sequence[Column]) -> None:
+    """A table that fits the terminal; whole and without colour where stdout is none."""
+    print_grid([column.header for column in columns], [[column.text(item) for column in columns] for item in items])
+
+
+def print_grid(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> None:
+    """Rows of cells below a header; columns in ``right`` are aligned to the right."""
+    from rich.table import Table
+    from rich.text import Text
+
+    terminal = sys.stdout.isatty()
+    aligned = set(right)
+    table = Table(box=None, pad_edge=False, show_header=any(header), header_style="bold" if terminal else "")
+    for index, name in enumerate(header):
+        table.add_column(
+            Text(name),
+            no_wrap=True,
+            overflow="ellipsis" if terminal else "ignore",
+            justify="right" if index in aligned else "left",
+        )
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    if terminal:
+        console().print(table)
+        return
+    # Off a terminal nothing may be cut: the page is as wide as it needs to be, and lines lose their padding.
+    wide = console(width=100_000)
+    with wide.capture() as captured:
+        wide.print(table)
+    write("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def console(width: int | None = None) -> Any:
+    """A rich console on stdout. Rich itself honours ``NO_COLOR`` and turns colour off where there is no terminal."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, width=width, highlight=False, markup=False, soft_wrap=False)
+
+
+def write(line: str) -> None:
+    """A line of data on stdout, at once: readers of a pipe wait for it."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, (dict, list, tuple)):
+        return json.dumps(value, ensure_ascii=False)
+    return "" if value is None else value

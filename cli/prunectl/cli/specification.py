@@ -1,0 +1,84 @@
+"""From flags, ``--set`` and a recipe file to the body of a job. Flags win over ``--set``, ``--set`` over the file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prunectl.errors import InvalidInput
+from prunectl.schemas import JobCreate, nest
+from prunectl.validation import parse_job
+
+
+def job_body(flags: Mapping[str, Any], sets: Sequence[str], file: str | None) -> dict[str, Any]:
+    """The nested body, checked; raises InvalidInput that names each wrong field."""
+    flat = read_file(file) if file is not None else {}
+    flat = {name.replace("-", "_"): value for name, value in flat.items()}
+    for text in sets:
+        name, value = _assignment(text)
+        flat[name] = value
+    tags = {**_tags(flat.pop("tag", None)), **_tags(flat.pop("tags", None)), **_tags(flags.get("tags"))}
+    flat |= {name: value for name, value in flags.items() if value is not None and name != "tags"}
+    if tags:
+        flat["tags"] = tags
+    body = nest(flat)
+    return _as_sent(parse_job(body))
+
+
+def read_file(name: str) -> dict[str, Any]:
+    """A flat YAML (or JSON) recipe file; ``-`` is stdin."""
+    import yaml
+
+    try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+        document = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(
+            f"file: can't read {name!r}: {getattr(error, 'strerror', None) or error}", field="file", value=name
+        ) from None
+    except yaml.YAMLError as error:
+        raise InvalidInput(f"file: {name!r} is not YAML: {error}", field="file", value=name) from None
+    if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
+        raise InvalidInput(
+            f"file: {name!r} holds no recipe",
+            field="file",
+            value=name,
+            hint="write one `name: value` a line, such as heads: 0.3",
+        )
+    return document
+
+
+def _as_sent(job: JobCreate) -> dict[str, Any]:
+    return job.model_dump(mode="json", exclude_unset=True)
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    import yaml
+
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise InvalidInput(f"set: {text!r} is not name=value", field="set", value=text, hint="write --set heads=0.3")
+    try:
+        return name.strip().replace("-", "_"), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InvalidInput(f"set: {value!r} is not YAML: {error}", field="set", value=text) from None
+
+
+def _tags(value: Any) -> dict[str, Any]:
+    """Tags as a mapping, a list of ``k=v`` or one ``k=v``."""
+    if value is None:
+        return {}
+    if isinstance(value, dict):
+        return {str(key): item if isinstance(item, str) else str(item) for key, item in value.items()}
+    pairs = [value] if isinstance(value, str) else list(value)
+    tags = {}
+    for pair in pairs:
+        key, equals, item = str(pair).partition("=")
+        if not equals:
+            raise InvalidInput(
+                f"tag: {pair!r} is not key=value", field="tag", value=pair, hint="write --tag team=search"
+            )
+        tags[key] = item
+    return tags

@@ -1,0 +1,110 @@
+"""The model card: README.md with the Hub's YAML front matter and the measured table. No torch."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from prunectl.schemas import Measure, Result
+
+_HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?$")
+_UNITS = {"_seconds": "s", "_bytes": "bytes", "_per_second": "/s"}
+
+
+def render(manifest: dict[str, Any], result: Result, model_name: str, architecture: str) -> str:
+    """README.md of a checkpoint. ``base_model`` is left out where the model was a path, which the Hub would refuse."""
+    front = ModelCardData(
+        base_model=model_name.partition("@")[0] if _HUB_NAME.match(model_name) else None,
+        library_name="transformers",
+        tags=["prunectl", "pruned", "model-compression"],
+        pipeline_tag=result.conditions.get("task"),
+    )
+    title = model_name.rstrip("/").rpartition("/")[2] or model_name
+    body = _BODY.format(
+        title=title,
+        model=model_name,
+        removed=_removed(result),
+        recipe=", ".join(f"{name}={value}" for name, value in manifest["recipe"].items()),
+        digest=result.model_digest,
+        table="\n".join(_row(name, measure) for name, measure in result.metrics.items()),
+        conditions="\n".join(f"- {name}: {_text(value)}" for name, value in result.conditions.items()),
+        auto=_auto_class(architecture),
+    )
+    return f"---\n{front.to_yaml()}\n---\n\n{body}"
+
+
+_BODY = """# {title}, pruned
+
+[prunectl](https://pypi.org/project/prunectl/) removed {removed} from `{model}`.
+
+- recipe: `{recipe}`
+- digest of the original: `{digest}`
+
+## Measured
+
+| metric | before | after | standard error | n |
+|---|---|---|---|---|
+{table}
+
+{conditions}
+
+## How to load
+
+```python
+from prunectl.checkpoints import load_pruned
+
+model = load_pruned("path/to/this/directory")
+```
+
+Without prunectl, through the small `modeling_prunectl.py` that lies beside the weights:
+
+```python
+from transformers import {auto}
+
+model = {auto}.from_pretrained("path/to/this/directory", trust_remote_code=True)
+```
+
+`prunectl.json` lists the heads and neurons that stayed, by the original model's module names; `sha256sum -c SHA256SUMS`
+checks the files.
+"""
+
+
+def _auto_class(architecture: str) -> str:
+    for suffix in ("ForMaskedLM", "ForSequenceClassification", "ForPreTraining"):
+        if architecture.endswith(suffix):
+            return "AutoModel" + suffix
+    return "AutoModel"
+
+
+def _removed(result: Result) -> str:
+    layers = result.structure.layers
+    heads, neurons = sum(b.heads_total for b in layers), sum(b.ffn_total for b in layers)
+    heads_gone = heads - sum(len(b.heads_kept) for b in layers)
+    neurons_gone = neurons - sum(b.ffn_kept for b in layers)
+    parts = []
+    if heads_gone:
+        parts.append(f"{heads_gone} of {heads} attention heads")
+    if neurons_gone:
+        parts.append(f"{neurons_gone} of {neurons} feed-forward neurons")
+    return " and ".join(parts) or "nothing"
+
+
+def _row(name: str, measure: Measure) -> str:
+    unit = next((unit for suffix, unit in _UNITS.items() if name.endswith(suffix)), "")
+    label = f"{name} ({unit})" if unit else name
+    cells = (_number(measure.before), _number(measure.after), _number(measure.stderr), _number(measure.n))
+    return f"| {label} | " + " | ".join(cells) + " |"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{int(value):,}" if float(value).is_integer() and abs(value) >= 1000 else f"{value:.6g}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return str(value)

@@ -1,0 +1,196 @@
+"""Write a pruned model as a checkpoint directory that prunectl, and transformers without it, can load."""
+
+from __future__ import annotations
+
+import errno
+import json
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import transformers
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from prunectl.checkpoints import card, manifest
+from prunectl.checkpoints.manifest import CONFIG_KEY, WEIGHTS
+from prunectl.errors import DiskFull
+from prunectl.pruning import shapes
+from prunectl.pruning.architectures import shape_of
+from prunectl.pruning.blocks import Block, base_path, find_blocks, linear
+from prunectl.pruning.engine import Pruned
+from prunectl.recipe import Recipe
+from prunectl.schemas import Result
+
+CARRIED = "modeling_prunectl"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "tokenizer.model",
+    "chat_template.jinja",
+)
+_AUTO_CLASSES = {
+    "AutoModel": "MODEL_MAPPING",
+    "AutoModelForMaskedLM": "MODEL_FOR_MASKED_LM_MAPPING",
+    "AutoModelForPreTraining": "MODEL_FOR_PRETRAINING_MAPPING",
+    "AutoModelForQuestionAnswering": "MODEL_FOR_QUESTION_ANSWERING_MAPPING",
+    "AutoModelForSequenceClassification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING",
+    "AutoModelForTokenClassification": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING",
+}
+
+
+def save(
+    model: PreTrainedModel, *, source: Path, directory: Path, recipe: Recipe, pruned: Pruned, provenance: dict[str, Any]
+) -> None:
+    """Write ``model``, cut as ``pruned`` says, to the new or empty ``directory``; tokenizer files come from ``source``.
+
+    ``provenance`` goes into prunectl.json as it is: model name and digest, data digests, versions. Raises DiskFull, and
+    FileExistsError where the directory holds something. Metrics and the model card follow with `finalise`.
+    """
+    with _disk_full(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            raise FileExistsError(f"{directory} is not empty")
+        manifest.write_json(directory / "config.json", _config(model))
+        (directory / f"{CARRIED}.py").write_text(_carried(model), encoding="utf-8")
+        save_file(_tensors(model), directory / WEIGHTS, metadata={"format": "pt"})
+        for name in TOKENIZER_FILES:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, directory / name)
+        manifest.write_manifest(
+            directory,
+            {
+                "schema_version": 1,
+                "recipe": recipe.document(),
+                "recipe_digest": recipe.digest,
+                "seed": recipe.seed,
+                "versions": _versions(),
+                **provenance,
+                "kept": pruned.kept,
+                "removed_layers": [],
+                "vocabulary": None,
+                "metrics": {},
+            },
+        )
+        manifest.seal(directory)
+
+
+def finalise(directory: Path, result: Result, *, model_name: str) -> None:
+    """Add what was measured: metrics to prunectl.json, README.md, SHA256SUMS last. Raises DiskFull, CorruptWeights."""
+    with _disk_full(directory):
+        document = manifest.read_manifest(directory)
+        architecture = manifest.read_json(directory / "config.json")["architectures"][0]
+        document |= {
+            "metrics": {name: measure.model_dump(exclude_none=True) for name, measure in result.metrics.items()},
+            "conditions": result.conditions,
+            "structure": result.structure.model_dump()["layers"],
+        }
+        manifest.write_manifest(directory, document)
+        (directory / "README.md").write_text(card.render(document, result, model_name, architecture), encoding="utf-8")
+        manifest.seal(directory)
+        manifest.fsync(directory)
+
+
+def described_shapes(model: PreTrainedModel) -> dict[str, Any]:
+    """The ``prunectl`` key of config.json: every matrix of every block that isn't as the configuration alone would make
+    it, by path below the base model; see `prunectl.pruning.shapes`.
+    """
+    prefix, stock = base_path(model), shape_of(model.config.to_dict())
+    found: dict[str, Any] = {"format": 1, "linears": {}, "attributes": {}, "empty": {}}
+    for block in find_blocks(model):
+        module = block.module.removeprefix(prefix)
+        if block.heads_total != stock.heads:
+            for path in (block.query, block.key, block.value, block.output):
+                found["linears"][path.removeprefix(prefix)] = _shape(model, path)
+            found["attributes"][module] = _attributes(block)
+            if block.heads_total == 0:
+                found["empty"][module] = block.inner_output
+        if block.ffn_total != stock.ffn:
+            for path in (*block.ffn_first, block.ffn_second):
+                found["linears"][path.removeprefix(prefix)] = _shape(model, path)
+    return found
+
+
+def _config(model: PreTrainedModel) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(model.config.to_json_string())
+    document["architectures"] = [type(model).__name__]
+    document["dtype"] = str(model.dtype).removeprefix("torch.")
+    document["auto_map"] = {auto: f"{CARRIED}.{name}" for auto, name in _auto_classes(model).items()}
+    document[CONFIG_KEY] = described_shapes(model)
+    document["transformers_version"] = transformers.__version__
+    document.pop("_name_or_path", None)
+    return document
+
+
+def _auto_classes(model: PreTrainedModel) -> dict[str, str]:
+    """Auto class -> the family's class under it, for each that the family has."""
+    found = {}
+    for auto, mapping in _AUTO_CLASSES.items():
+        stock = getattr(transformers, mapping).get(type(model.config), None)
+        if stock is not None:
+            found[auto] = stock.__name__
+    return found
+
+
+def _carried(model: PreTrainedModel) -> str:
+    """The modelling file: the code that `load_pruned` runs, and one class for each of the family's auto classes."""
+    names = sorted({*_auto_classes(model).values(), type(model).__name__})
+    lines = "".join(f"{name} = pruned_class(transformers.{name})\n" for name in names)
+    return f"{Path(shapes.__file__).read_text(encoding='utf-8')}\n\n{lines}"
+
+
+def _tensors(model: PreTrainedModel) -> dict[str, Tensor]:
+    """The state, each shared tensor once, under the name that the others are tied to."""
+    tied = set(model.all_tied_weights_keys)
+    kept: dict[str, Tensor] = {}
+    seen = set()
+    for name, tensor in sorted(model.state_dict().items(), key=lambda entry: entry[0] in tied):
+        place = (tensor.device, tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape)
+        if tensor.numel() and place in seen:  # tensors without elements have no storage: they only look shared
+            continue
+        seen.add(place)
+        kept[name] = tensor.detach().contiguous()
+    return kept
+
+
+def _shape(model: PreTrainedModel, path: str) -> list[int]:
+    return list(linear(model, path).weight.shape)
+
+
+def _attributes(block: Block) -> dict[str, int]:
+    return {block.heads_attribute: block.heads_total, block.width_attribute: block.heads_total * block.head_dim}
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("prunectl", "torch", "transformers", "safetensors", "textpruner"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # textpruner is optional, and a source tree has no distribution
+            continue
+    return found
+
+
+@contextmanager
+def _disk_full(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        code = error.errno if isinstance(error, OSError) else None
+        if code in (errno.ENOSPC, errno.EDQUOT) or (code is None and f"os error {errno.ENOSPC}" in str(error)):
+            hint = "free some space, then prunectl retry"
+            raise DiskFull(f"no space left for the checkpoint in {directory}", hint=hint) from error
+        raise

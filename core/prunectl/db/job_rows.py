@@ -1,0 +1,91 @@
+"""Jobs to rows and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prunectl.db.tables import jobs
+from prunectl.errors import FailureClass
+from prunectl.jobs.model import Failure, Job, JobState
+from prunectl.jobs.ports import NewJob
+
+
+_UNTOUCHED: dict[str, Any] = {
+    **dict.fromkeys(column.name for column in jobs.c),
+    "progress": 0.0,
+    "attempt": 0,
+    "failures": 0,
+}
+
+
+def row_of(new: NewJob, *, now: float, dedupe: bool) -> dict[str, Any]:
+    """The values of a new job's row. ``recipe`` and ``evaluation`` repeat parts of ``spec`` for people who query them."""
+    return {
+        "id": new.id,
+        "owner": new.owner,
+        "name": new.name,
+        "sweep_id": new.sweep_id,
+        "state": JobState.QUEUED.value,
+        "queue": new.queue,
+        "priority": new.priority,
+        "model_name": new.model_name,
+        "model_identity": new.model_identity,
+        "recipe": new.spec.get("recipe", {}),
+        "recipe_digest": new.recipe_digest,
+        "evaluation": new.spec.get("evaluation", {}),
+        "tags": new.tags,
+        "spec": new.spec,
+        "digest": new.digest,
+        "dedupe_key": new.digest if dedupe else None,
+        "max_failures": new.max_failures,
+        "timeout_seconds": new.timeout_seconds,
+        "not_before": now,
+        "created_at": now,
+    }
+
+
+def new_job_of(row: Mapping[str, Any]) -> Job:
+    """The job that `row_of` made a row of; what it leaves out is still empty."""
+    return job_of({**_UNTOUCHED, **row})
+
+
+def job_of(row: Mapping[Any, Any]) -> Job:
+    """The job that a whole row of the table ``jobs`` holds."""
+    failure = None
+    if row["failure_class"] is not None:
+        failure = Failure(
+            FailureClass(row["failure_class"]), row["error_code"], row["error_message"], row["error_hint"]
+        )
+    return Job(
+        id=row["id"],
+        owner=row["owner"],
+        state=JobState(row["state"]),
+        queue=row["queue"],
+        priority=row["priority"],
+        spec=row["spec"],
+        digest=row["digest"],
+        recipe_digest=row["recipe_digest"],
+        model_name=row["model_name"],
+        model_identity=row["model_identity"],
+        created_at=row["created_at"],
+        not_before=row["not_before"],
+        max_failures=row["max_failures"],
+        timeout_seconds=row["timeout_seconds"],
+        name=row["name"],
+        sweep_id=row["sweep_id"],
+        tags=row["tags"],
+        attempt=row["attempt"],
+        failures=row["failures"],
+        lease_token=row["lease_token"],
+        lease_until=row["lease_until"],
+        worker=row["worker"],
+        device=row["device"],
+        stage=row["stage"],
+        progress=float(row["progress"]),
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        cancel_requested_at=row["cancel_requested_at"],
+        failure=failure,
+        result=row["result"],
+    )

@@ -1,0 +1,333 @@
+"""The queue of truth in SQL. Every method is one short transaction; nothing here waits for anything but the database."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, and_, func, insert, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql import Update
+
+from prunectl.db import transitions
+from prunectl.db.job_listing import SORT_VALUE, listing
+from prunectl.db.job_rows import job_of, new_job_of, row_of
+from prunectl.db.session import reading, writing
+from prunectl.db.tables import ID_TAIL, ID_TAIL_LENGTH, LIVE, db_now, events, jobs, metrics
+from prunectl.errors import Conflict
+from prunectl.jobs.conflicts import already_ended, cannot_retry, still_active
+from prunectl.jobs.events import state_data
+from prunectl.jobs.model import Failure, Job, JobState, Lease
+from prunectl.jobs.ports import Added, Beat, Event, JobQuery, JobRows, NewJob
+from prunectl.jobs.query import Position, decode_cursor, encode_cursor, page_size, parse_sort
+
+_CLAIM_LOCK = 0x7072756E_65630001  # any constant of our own: the advisory lock of claims that honour a quota
+_CHUNK = 500  # values in one IN (…)
+
+
+class SqlJobStore:
+    """`prunectl.jobs.ports.JobStore` on SQLite or PostgreSQL."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._postgresql = engine.dialect.name == "postgresql"
+
+    def now(self) -> float:
+        with reading(self._engine) as connection:
+            return _now(connection)
+
+    # Queueing
+
+    def add(self, new_jobs: Sequence[NewJob], *, force: bool = False) -> list[Added]:
+        if not new_jobs:
+            return []
+        with writing(self._engine) as connection:
+            if force:
+                created = self._insert(connection, new_jobs, dedupe=False)
+                return [Added(created[new.id], created=True) for new in new_jobs]
+            return self._add_or_find(connection, new_jobs)
+
+    def _add_or_find(self, connection: Connection, new_jobs: Sequence[NewJob]) -> list[Added]:
+        wanted: dict[tuple[str, str], NewJob] = {}
+        for new in new_jobs:
+            wanted.setdefault((new.owner, new.digest), new)
+        known = self._identical(connection, wanted)
+        created: dict[str, Job] = {}
+        # An identical job that another submit has just queued makes our insert do nothing, and is then found. It could
+        # end in failure between the two, and ours go in on the next round.
+        for _ in range(10):
+            missing = [new for key, new in wanted.items() if key not in known]
+            if not missing:
+                break
+            created |= self._insert(connection, missing, dedupe=True)
+            known |= {(job.owner, job.digest): job for job in created.values()}
+            known |= self._identical(connection, {key: new for key, new in wanted.items() if key not in known})
+        else:
+            raise Conflict("identical jobs come and go faster than this one can be queued", hint="submit it again")
+        added = []
+        for new in new_jobs:
+            job = known[(new.owner, new.digest)]
+            added.append(Added(job, created=job.id == new.id and new.id in created))
+        return added
+
+    def _identical(self, connection: Connection, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Job]:
+        keys = set(wanted)
+        digests = sorted({digest for _, digest in keys})
+        found: dict[tuple[str, str], Job] = {}
+        for start in range(0, len(digests), _CHUNK):
+            rows = connection.execute(
+                select(jobs)
+                .where(jobs.c.digest.in_(digests[start : start + _CHUNK]), LIVE)
+                .order_by(jobs.c.created_at, jobs.c.id)
+            ).mappings()
+            for row in rows:
+                if (row["owner"], row["digest"]) in keys:
+                    found[(row["owner"], row["digest"])] = job_of(row)  # the newest is the last
+        return found
+
+    def _insert(self, connection: Connection, new_jobs: Sequence[NewJob], *, dedupe: bool) -> dict[str, Job]:
+        now = _now(connection)
+        rows = [row_of(new, now=now, dedupe=dedupe) for new in new_jobs]
+        dialect = postgresql if self._postgresql else sqlite
+        statement = dialect.insert(jobs).on_conflict_do_nothing(
+            index_elements=["owner", "dedupe_key"], index_where=LIVE
+        )
+        inserted = set(connection.scalars(statement.returning(jobs.c.id), rows))
+        created = {row["id"]: new_job_of(row) for row in rows if row["id"] in inserted}
+        _record_states(connection, created.values(), at=now)
+        return created
+
+    # Looking
+
+    def get(self, job_id: str) -> Job | None:
+        with reading(self._engine) as connection:
+            return _get(connection, job_id)
+
+    def find(self, text: str, *, owner: str | None = None, limit: int = 3) -> list[str]:
+        part = text.lower()
+        if not part.isascii() or not part.isalnum():
+            return []
+        ends: ColumnElement[bool] = jobs.c.id.like(f"%{part}")
+        if len(part) >= ID_TAIL_LENGTH:
+            ends = and_(ID_TAIL == part[-ID_TAIL_LENGTH:], ends)
+        mine = [jobs.c.owner == owner] if owner is not None else []
+        with reading(self._engine) as connection:
+            return list(
+                connection.scalars(
+                    select(jobs.c.id)
+                    .where(or_(jobs.c.id.like(f"{part}%"), ends), *mine)
+                    .order_by(jobs.c.id.desc())
+                    .limit(limit)
+                )
+            )
+
+    def page(self, query: JobQuery) -> JobRows:
+        sort, after, size = parse_sort(query.sort), decode_cursor(query), page_size(query)
+        with reading(self._engine) as connection:
+            rows = connection.execute(listing(query, sort, after, size + 1)).mappings().all()
+        more = len(rows) > size
+        rows = rows[:size]
+        last = Position(rows[-1][SORT_VALUE], rows[-1]["id"]) if more else None
+        return JobRows([job_of(row) for row in rows], encode_cursor(query, last) if last else None)
+
+    def identical(self, digest: str) -> Job | None:
+        newest = select(jobs).where(jobs.c.digest == digest, LIVE).order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+        with reading(self._engine) as connection:
+            row = connection.execute(newest.limit(1)).mappings().one_or_none()
+        return None if row is None else job_of(row)
+
+    def running(self) -> list[tuple[str, str]]:
+        with reading(self._engine) as connection:
+            rows = connection.execute(
+                select(jobs.c.worker, jobs.c.id).where(transitions.in_state(JobState.RUNNING)).order_by(jobs.c.started_at)
+            )
+            return [(worker or "", job_id) for worker, job_id in rows]
+
+    def queue_counts(self) -> dict[str, tuple[int, int]]:
+        waiting = func.count().filter(transitions.claimable())
+        running = func.count().filter(transitions.in_state(JobState.RUNNING))
+        with reading(self._engine) as connection:
+            rows = connection.execute(
+                select(jobs.c.queue, waiting, running)
+                .where(jobs.c.state.in_((JobState.QUEUED, JobState.RUNNING)))
+                .group_by(jobs.c.queue)
+            )
+            return {queue: (ready, busy) for queue, ready, busy in rows}
+
+    def events(self, job_id: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
+        with reading(self._engine) as connection:
+            rows = connection.execute(
+                select(events).where(events.c.job_id == job_id, events.c.id > after).order_by(events.c.id).limit(limit)
+            ).mappings()
+            return [Event(**row) for row in rows]
+
+    def referenced_artifacts(self) -> set[str]:
+        named: set[str] = set()
+        with reading(self._engine) as connection:
+            rows = connection.execution_options(yield_per=1000).scalars(
+                select(jobs.c.result["artifacts"]).where(jobs.c.result.is_not(None))
+            )
+            for artifacts in rows:
+                named.update((artifacts or {}).values())
+        return named
+
+    # A worker's writes, each guarded by its lease
+
+    def claim(
+        self,
+        queues: Sequence[str],
+        *,
+        worker: str,
+        device: str,
+        lease_seconds: float,
+        max_running_per_owner: int | None = None,
+    ) -> Job | None:
+        running = (
+            select(jobs.c.owner, func.count().label("n"))
+            .where(transitions.in_state(JobState.RUNNING))
+            .group_by(jobs.c.owner)
+            .subquery("running")
+        )
+        busy = func.coalesce(running.c.n, 0)
+        best = (
+            select(jobs.c.id)
+            .select_from(jobs.outerjoin(running, running.c.owner == jobs.c.owner))
+            .where(transitions.claimable(), jobs.c.queue.in_(queues))
+            .order_by(jobs.c.priority.desc(), busy, jobs.c.created_at, jobs.c.id)
+            .limit(1)
+            .with_for_update(skip_locked=True, of=jobs)
+        )
+        if max_running_per_owner is not None:
+            best = best.where(busy < max_running_per_owner)
+        with writing(self._engine) as connection:
+            if max_running_per_owner is not None and self._postgresql:
+                # Two claims at once don't see each other's running job, so with a quota they go one after the other.
+                connection.execute(select(func.pg_advisory_xact_lock(_CLAIM_LOCK)))
+            job_id = connection.scalar(best)
+            if job_id is None:
+                return None
+            update = transitions.claim(
+                job_id, worker=worker, device=device, token=uuid.uuid4().hex, lease_seconds=lease_seconds
+            )
+            return _apply(connection, update)
+
+    def heartbeat(self, lease: Lease, *, stage: str | None, progress: float, lease_seconds: float) -> Beat | None:
+        with writing(self._engine) as connection:
+            before = connection.execute(
+                select(jobs.c.stage).where(transitions.holds_lease(lease)).with_for_update()
+            ).one_or_none()
+            if before is None:
+                return None
+            update = transitions.heartbeat(lease, stage=stage, progress=progress, lease_seconds=lease_seconds)
+            cancel_requested_at = connection.execute(update.returning(jobs.c.cancel_requested_at)).scalar_one()
+            if stage is not None and stage != before.stage:
+                _record(connection, lease.job_id, lease.attempt, "stage", {"stage": stage})
+            return Beat(cancel_requested=cancel_requested_at is not None)
+
+    def succeed(self, lease: Lease, result: dict[str, Any]) -> bool:
+        with writing(self._engine) as connection:
+            if _apply(connection, transitions.succeed(lease, result)) is None:
+                return False
+            rows = [
+                {
+                    "job_id": lease.job_id,
+                    "attempt": lease.attempt,
+                    "name": name,
+                    **{part: measure.get(part) for part in ("before", "after", "stderr", "n")},
+                }
+                for name, measure in result.get("metrics", {}).items()
+            ]
+            if rows:
+                connection.execute(insert(metrics), rows)
+            return True
+
+    def fail(self, lease: Lease, failure: Failure) -> Job | None:
+        with writing(self._engine) as connection:
+            return _apply(connection, transitions.fail(lease, failure))
+
+    def acknowledge_cancel(self, lease: Lease) -> bool:
+        with writing(self._engine) as connection:
+            return _apply(connection, transitions.acknowledge_cancel(lease)) is not None
+
+    def hand_back(self, lease: Lease) -> bool:
+        with writing(self._engine) as connection:
+            return _apply(connection, transitions.hand_back(lease)) is not None
+
+    # What users and the sweeper do
+
+    def cancel(self, job_id: str) -> Job | None:
+        with writing(self._engine) as connection:
+            # Queued first: a claim in between makes it running, which the second statement then sees.
+            for update in (transitions.cancel_queued(job_id), transitions.cancel_running(job_id)):
+                job = _apply(connection, update)
+                if job is not None:
+                    return job
+            current = _get(connection, job_id)
+            if current is not None and current.state.terminal:
+                raise already_ended(current)
+            return current
+
+    def retry(self, job_id: str) -> Job | None:
+        with writing(self._engine) as connection:
+            job = _apply(connection, transitions.retry(job_id))
+            if job is None and (current := _get(connection, job_id)) is not None:
+                raise cannot_retry(current)
+            return job
+
+    def remove(self, job_id: str) -> Job | None:
+        ended = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+        with writing(self._engine) as connection:
+            row = connection.execute(
+                jobs.delete().where(jobs.c.id == job_id, jobs.c.state.in_(ended)).returning(jobs)
+            ).mappings().one_or_none()  # fmt: skip
+            if row is not None:
+                return job_of(row)
+            if (current := _get(connection, job_id)) is not None:
+                raise still_active(current)
+            return None
+
+    def sweep(self) -> list[Job]:
+        with writing(self._engine) as connection:
+            update = transitions.expire()
+            if self._postgresql:
+                # Rows that another sweeper or a late heartbeat holds are theirs; waiting for them could deadlock.
+                dead = select(jobs.c.id).where(transitions.expired()).with_for_update(skip_locked=True)
+                update = update.where(jobs.c.id.in_(dead.scalar_subquery()))
+            rows = connection.execute(update.returning(jobs)).mappings().all()
+            swept = [job_of(row) for row in rows]
+            _record_states(connection, swept)
+            return swept
+
+
+def _now(connection: Connection) -> float:
+    return float(connection.execute(select(db_now())).scalar_one())
+
+
+def _get(connection: Connection, job_id: str) -> Job | None:
+    row = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one_or_none()
+    return None if row is None else job_of(row)
+
+
+def _apply(connection: Connection, update: Update) -> Job | None:
+    """Carry out a guarded transition of one job and record its event; None where the guard did not hold."""
+    row: RowMapping | None = connection.execute(update.returning(jobs)).mappings().one_or_none()
+    if row is None:
+        return None
+    job = job_of(row)
+    _record_states(connection, [job])
+    return job
+
+
+def _record_states(connection: Connection, changed: Iterable[Job], *, at: float | None = None) -> None:
+    now = _now(connection) if at is None else at
+    rows = [
+        {"job_id": job.id, "attempt": job.attempt, "at": now, "kind": "state", "data": state_data(job)}
+        for job in changed
+    ]
+    if rows:
+        connection.execute(insert(events), rows)
+
+
+def _record(connection: Connection, job_id: str, attempt: int, kind: str, data: dict[str, Any]) -> None:
+    connection.execute(insert(events).values(job_id=job_id, attempt=attempt, at=db_now(), kind=kind, data=data))

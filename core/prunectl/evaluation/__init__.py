@@ -1,0 +1,1 @@
+"""Measurements of a model: data, tasks, quality, latency, MACs, memory. Knows nothing of jobs."""

@@ -1,0 +1,1 @@
+"""The job: its state machine, what may be done to it, and the ports that carry it out."""

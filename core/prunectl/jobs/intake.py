@@ -1,0 +1,118 @@
+"""What happens to a submission before it is queued: everything that can be refused without weights is refused here.
+
+Reads ``config.json`` and the uploaded data file at most; never weights, never torch. What only a worker can see (missing or
+corrupt weights, an architecture that it can't prune, no tokenizer) fails the job instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prunectl.errors import HubForbidden, HubUnavailable, InvalidInput, UnsupportedArchitecture
+from prunectl.evaluation import data
+from prunectl.evaluation.tasks import task_of
+from prunectl.jobs.lookup import Source, find_model, hub_settings, parse_source, upload_name
+from prunectl.jobs.ports import Storage, WorkerStore
+from prunectl.jobs.sweeper import alive_within_seconds
+from prunectl.pruning import planning
+from prunectl.pruning.architectures import family_of, textpruner_families
+from prunectl.schemas import JobCreate
+from prunectl.settings import Settings
+from prunectl.zoo.config import read_config
+from prunectl.zoo.resolve import HubSettings, Located
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A submission that may be queued, with what was learnt on the way."""
+
+    body: JobCreate
+    located: Located
+    queue: str
+    config: dict[str, Any] | None
+    task: str | None
+    notes: list[str] = field(default_factory=list)
+
+
+class Intake:
+    """Checks submissions against the model's configuration, the uploaded data and the workers that are alive."""
+
+    def __init__(self, settings: Settings, storage: Storage, workers: WorkerStore) -> None:
+        self._settings = settings
+        self._storage = storage
+        self._workers = workers
+
+    def admit(self, body: JobCreate, *, hub_token: str | None) -> Admitted:
+        """Raises InvalidInput (or a subclass) naming the field at fault; nothing was queued then."""
+        environment = body.environment if self._settings.embedded else None
+        body = body.model_copy(update={"environment": environment})
+        hub = hub_settings(environment, hub_token)
+        located = find_model(
+            body.model,
+            embedded=self._settings.embedded,
+            own_roots=self._settings.zoo_roots,
+            environment=environment,
+            hub=hub,
+        )
+        config = self._config(located, hub)
+        notes: list[str] = []
+        task = None
+        sources = {
+            flag: parse_source(value, flag=flag)
+            for flag, value in (("data", body.evaluation.data), ("calibration", body.evaluation.calibration))
+            if value is not None
+        }
+        examples = {flag: self._read(source, flag) for flag, source in sources.items()}
+        if config is not None:
+            task = self._check_model(body, config, examples)
+        return Admitted(body, located, self._queue(body, notes), config, task, notes)
+
+    def _config(self, located: Located, hub: HubSettings) -> dict[str, Any] | None:
+        """None where the Hub can't be asked now: the worker will."""
+        try:
+            return read_config(located, hub)
+        except (HubUnavailable, HubForbidden):
+            return None
+
+    def _read(self, source: Source, flag: str) -> list[data.Example]:
+        if source.kind == "builtin":
+            return []
+        assert source.digest is not None
+        name = upload_name(source.digest)
+        if not self._storage.exists(name):
+            raise InvalidInput(
+                f"no file with digest {source.digest} was uploaded", field=flag, value=source.name,
+                hint="PUT it to /v1/uploads/<sha256> first; prunectl submit does",
+            )
+        with self._storage.local_path(name) as path:
+            return data.read(path, suffix=source.suffix, name=source.name, field=flag)
+
+    def _check_model(self, body: JobCreate, config: Mapping[str, Any], examples: Mapping[str, list[data.Example]]) -> str | None:
+        labelled = any(example.label is not None for example in examples.get("data", ()))
+        try:
+            family = family_of(config)
+        except UnsupportedArchitecture:
+            return None
+        if body.recipe.engine == "textpruner" and not family.in_textpruner:
+            raise InvalidInput(
+                f"engine textpruner does not know the {family.model_type} family",
+                field="engine",
+                value="textpruner",
+                hint="use --engine native, or a model of one of: " + ", ".join(textpruner_families()),
+            )
+        task = task_of(config, body.evaluation.task, labelled=labelled)
+        if task == "text-classification":
+            for rows in examples.values():
+                data.check(rows, config)
+        planning.units_to_remove(config, body.recipe)
+        return task
+
+    def _queue(self, body: JobCreate, notes: list[str]) -> str:
+        alive = self._workers.workers(alive_within_seconds=alive_within_seconds(self._settings))
+        served = {queue for worker in alive for queue in worker.queues}
+        queue = body.device if body.device != "auto" else ("gpu" if "gpu" in served else "cpu")
+        if queue not in served:
+            notes.append(f"no worker serves the queue {queue!r} now; the job waits until one does")
+        return queue

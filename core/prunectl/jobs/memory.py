@@ -1,0 +1,367 @@
+"""The ports in memory: for tests and for trying things out. Same behaviour as the SQL stores, through the pure functions."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from prunectl.jobs import model
+from prunectl.jobs.conflicts import already_ended, cannot_retry, still_active
+from prunectl.jobs.events import state_data
+from prunectl.jobs.model import Failure, Job, JobState, Lease, TransitionRefused
+from prunectl.jobs.ports import Added, Beat, Event, JobQuery, JobRows, MetricFilter, NewJob, Token, Worker
+from prunectl.jobs.query import (
+    NUMBER_COLUMNS,
+    Position,
+    Sort,
+    check_filters,
+    compare,
+    decode_cursor,
+    encode_cursor,
+    glob_to_regex,
+    page_size,
+    parse_sort,
+)
+
+_LIVE = (JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED)
+
+
+class MemoryJobStore:
+    """`prunectl.jobs.ports.JobStore` in one process. ``clock`` gives seconds since the epoch."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._jobs: dict[str, Job] = {}
+        self._events: list[Event] = []
+        self._last_event = 0
+
+    def now(self) -> float:
+        return self._clock()
+
+    def add(self, jobs: Sequence[NewJob], *, force: bool = False) -> list[Added]:
+        with self._lock:
+            return [self._add(new, force) for new in jobs]
+
+    def _add(self, new: NewJob, force: bool) -> Added:
+        same = [
+            job
+            for job in self._jobs.values()
+            if job.owner == new.owner and job.digest == new.digest and job.state in _LIVE
+        ]
+        if same and not force:
+            return Added(max(same, key=lambda job: (job.created_at, job.id)), created=False)
+        now = self.now()
+        job = Job(
+            id=new.id,
+            owner=new.owner,
+            state=JobState.QUEUED,
+            queue=new.queue,
+            priority=new.priority,
+            spec=new.spec,
+            digest=new.digest,
+            recipe_digest=new.recipe_digest,
+            model_name=new.model_name,
+            model_identity=new.model_identity,
+            created_at=now,
+            not_before=now,
+            max_failures=new.max_failures,
+            timeout_seconds=new.timeout_seconds,
+            name=new.name,
+            sweep_id=new.sweep_id,
+            tags=dict(new.tags),
+        )
+        return Added(self._changed(job), created=True)
+
+    def _changed(self, job: Job) -> Job:
+        """Keep a job's new value and record the event of its state."""
+        self._jobs[job.id] = job
+        self._record(job, "state", state_data(job))
+        return job
+
+    def _record(self, job: Job, kind: str, data: dict[str, Any]) -> None:
+        self._last_event += 1
+        self._events.append(Event(self._last_event, job.id, job.attempt, self.now(), kind, data))
+
+    def get(self, job_id: str) -> Job | None:
+        with self._lock:
+            return self._jobs.get(job_id)
+
+    def find(self, text: str, *, owner: str | None = None, limit: int = 3) -> list[str]:
+        part = text.lower()
+        if not part.isascii() or not part.isalnum():
+            return []
+        with self._lock:
+            found = [
+                job.id
+                for job in self._jobs.values()
+                if (job.id.startswith(part) or job.id.endswith(part)) and owner in (None, job.owner)
+            ]
+        return sorted(found, reverse=True)[:limit]
+
+    def page(self, query: JobQuery) -> JobRows:
+        sort, after, size = parse_sort(query.sort), decode_cursor(query), page_size(query)
+        check_filters(query)
+        with self._lock:
+            now = self.now()
+            rows = [(_sort_value(job, sort), job) for job in self._jobs.values() if _matches(job, query, now)]
+        filled = sorted(
+            (row for row in rows if row[0] is not None), key=lambda row: (row[0], row[1].id), reverse=sort.descending
+        )
+        empty = sorted((row for row in rows if row[0] is None), key=lambda row: row[1].id, reverse=sort.descending)
+        ordered = filled + empty
+        if after is not None:
+            ordered = [row for row in ordered if _beyond(row, sort, after)]
+        items = [job for _, job in ordered[:size]]
+        more = len(ordered) > size
+        last = Position(ordered[size - 1][0], items[-1].id) if more else None
+        return JobRows(items, encode_cursor(query, last) if last else None)
+
+    def claim(
+        self,
+        queues: Sequence[str],
+        *,
+        worker: str,
+        device: str,
+        lease_seconds: float,
+        max_running_per_owner: int | None = None,
+    ) -> Job | None:
+        with self._lock:
+            now = self.now()
+            running: dict[str, int] = {}
+            for job in self._jobs.values():
+                if job.state is JobState.RUNNING:
+                    running[job.owner] = running.get(job.owner, 0) + 1
+            ready = [
+                job
+                for job in self._jobs.values()
+                if job.queue in queues
+                and model.claimable(job, now)
+                and (max_running_per_owner is None or running.get(job.owner, 0) < max_running_per_owner)
+            ]
+            if not ready:
+                return None
+            best = min(ready, key=lambda job: (-job.priority, running.get(job.owner, 0), job.created_at, job.id))
+            token = uuid.uuid4().hex
+            return self._changed(
+                model.claim(best, worker=worker, device=device, token=token, now=now, lease_seconds=lease_seconds)
+            )
+
+    def heartbeat(self, lease: Lease, *, stage: str | None, progress: float, lease_seconds: float) -> Beat | None:
+        with self._lock:
+            job = self._jobs.get(lease.job_id)
+            if job is None:
+                return None
+            try:
+                renewed = model.heartbeat(
+                    job, lease, stage=stage, progress=progress, now=self.now(), lease_seconds=lease_seconds
+                )
+            except TransitionRefused:
+                return None
+            self._jobs[job.id] = renewed
+            if stage is not None and stage != job.stage:
+                self._record(renewed, "stage", {"stage": stage})
+            return Beat(cancel_requested=renewed.cancel_requested_at is not None)
+
+    def succeed(self, lease: Lease, result: dict[str, Any]) -> bool:
+        return self._move(lease.job_id, lambda job: model.succeed(job, lease, result, now=self.now())) is not None
+
+    def fail(self, lease: Lease, failure: Failure) -> Job | None:
+        return self._move(lease.job_id, lambda job: model.fail(job, lease, failure, now=self.now()))
+
+    def acknowledge_cancel(self, lease: Lease) -> bool:
+        return self._move(lease.job_id, lambda job: model.acknowledge_cancel(job, lease, now=self.now())) is not None
+
+    def hand_back(self, lease: Lease) -> bool:
+        return self._move(lease.job_id, lambda job: model.hand_back(job, lease, now=self.now())) is not None
+
+    def _move(self, job_id: str, transition: Callable[[Job], Job]) -> Job | None:
+        """Carry out a transition; None where there is no such job or the guard does not hold."""
+        with self._lock:
+            job = self._jobs.get(job_id)
+            if job is None:
+                return None
+            try:
+                moved = transition(job)
+            except TransitionRefused:
+                return None
+            return job if moved is job else self._changed(moved)
+
+    def cancel(self, job_id: str) -> Job | None:
+        with self._lock:
+            moved = self._move(job_id, lambda job: model.cancel(job, now=self.now()))
+            if moved is None and job_id in self._jobs:
+                raise already_ended(self._jobs[job_id])
+            return moved
+
+    def retry(self, job_id: str) -> Job | None:
+        with self._lock:
+            moved = self._move(job_id, lambda job: model.retry(job, now=self.now()))
+            if moved is None and job_id in self._jobs:
+                raise cannot_retry(self._jobs[job_id])
+            return moved
+
+    def remove(self, job_id: str) -> Job | None:
+        with self._lock:
+            job = self._jobs.get(job_id)
+            if job is None:
+                return None
+            if not job.state.terminal:
+                raise still_active(job)
+            self._events = [event for event in self._events if event.job_id != job_id]
+            return self._jobs.pop(job_id)
+
+    def sweep(self) -> list[Job]:
+        with self._lock:
+            now = self.now()
+            dead = [job for job in self._jobs.values() if model.expired(job, now)]
+            return [self._changed(model.expire(job, now=now)) for job in dead]
+
+    def identical(self, digest: str) -> Job | None:
+        with self._lock:
+            same = [job for job in self._jobs.values() if job.digest == digest and job.state in _LIVE]
+        return max(same, key=lambda job: (job.created_at, job.id), default=None)
+
+    def running(self) -> list[tuple[str, str]]:
+        with self._lock:
+            running = [job for job in self._jobs.values() if job.state is JobState.RUNNING]
+        return [(job.worker or "", job.id) for job in sorted(running, key=lambda job: job.started_at or 0.0)]
+
+    def queue_counts(self) -> dict[str, tuple[int, int]]:
+        with self._lock:
+            now = self.now()
+            counts: dict[str, tuple[int, int]] = {}
+            for job in self._jobs.values():
+                if not job.state.terminal:
+                    ready, busy = counts.get(job.queue, (0, 0))
+                    counts[job.queue] = (
+                        ready + model.claimable(job, now),
+                        busy + (job.state is JobState.RUNNING),
+                    )
+            return counts
+
+    def events(self, job_id: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
+        with self._lock:
+            return [event for event in self._events if event.job_id == job_id and event.id > after][:limit]
+
+    def referenced_artifacts(self) -> set[str]:
+        with self._lock:
+            return {uri for job in self._jobs.values() for uri in (job.result or {}).get("artifacts", {}).values()}
+
+
+def _metric(job: Job, name: str) -> float | None:
+    value: float | None = (job.result or {}).get("metrics", {}).get(name, {}).get("after")
+    return value
+
+
+def _sort_value(job: Job, sort: Sort) -> Any:
+    return _metric(job, sort.key) if sort.metric else getattr(job, sort.key)
+
+
+def _beyond(row: tuple[Any, Job], sort: Sort, after: Position) -> bool:
+    value, job = row
+    beyond_id = job.id < after.job_id if sort.descending else job.id > after.job_id
+    if after.value is None or value is None:
+        return value is None and (after.value is not None or beyond_id)
+    if value == after.value:
+        return beyond_id
+    return bool(value < after.value if sort.descending else value > after.value)
+
+
+def _matches(job: Job, query: JobQuery, now: float) -> bool:
+    def holds(condition: MetricFilter) -> bool:
+        name = condition.name
+        value = getattr(job, name) if name in NUMBER_COLUMNS else _metric(job, name)
+        return value is not None and bool(compare(value, condition.op, condition.value))
+
+    return (
+        query.owner in (None, job.owner)
+        and (not query.states or job.state in query.states)
+        and (query.model_glob is None or glob_to_regex(query.model_glob).fullmatch(job.model_name) is not None)
+        and query.sweep_id in (None, job.sweep_id)
+        and all(job.tags.get(key) == value for key, value in query.tags.items())
+        and (query.since_seconds is None or job.created_at >= now - query.since_seconds)
+        and (
+            query.active_or_since_seconds is None
+            or not job.state.terminal
+            or job.created_at >= now - query.active_or_since_seconds
+        )
+        and all(holds(condition) for condition in query.where)
+    )
+
+
+class MemoryWorkerStore:
+    """`prunectl.jobs.ports.WorkerStore` in one process."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._workers: dict[str, Worker] = {}
+
+    def announce(self, worker: Worker) -> None:
+        now = self._clock()
+        known = self._workers.get(worker.token)
+        self._workers[worker.token] = replace(worker, started_at=known.started_at if known else now, seen_at=now)
+
+    def workers(self, *, alive_within_seconds: float | None = None) -> list[Worker]:
+        since = None if alive_within_seconds is None else self._clock() - alive_within_seconds
+        found = [worker for worker in self._workers.values() if since is None or worker.seen_at >= since]
+        return sorted(found, key=lambda worker: (worker.started_at, worker.token))
+
+    def forget(self, token: str) -> None:
+        self._workers.pop(token, None)
+
+
+class MemoryTokenStore:
+    """`prunectl.jobs.ports.TokenStore` in one process."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._tokens: dict[str, Token] = {}  # by digest of the secret
+
+    def add_token(self, token: Token, secret_sha256: str) -> None:
+        self._tokens[secret_sha256] = replace(token, created_at=self._clock())
+
+    def token_by_secret(self, secret_sha256: str) -> Token | None:
+        token = self._tokens.get(secret_sha256)
+        now = self._clock()
+        if token is None or token.revoked_at is not None or (token.expires_at is not None and token.expires_at <= now):
+            return None
+        self._tokens[secret_sha256] = replace(token, last_used_at=now)
+        return self._tokens[secret_sha256]
+
+    def tokens(self) -> list[Token]:
+        return sorted(self._tokens.values(), key=lambda token: (token.created_at, token.id))
+
+    def revoke_token(self, token_id: str) -> bool:
+        for secret, token in self._tokens.items():
+            if token.id == token_id and token.revoked_at is None:
+                self._tokens[secret] = replace(token, revoked_at=self._clock())
+                return True
+        return False
+
+
+class MemoryIdempotencyStore:
+    """`prunectl.jobs.ports.IdempotencyStore` in one process."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], tuple[str, list[str]]] = {}
+
+    def remember(self, owner: str, key: str, body_sha256: str, job_ids: Sequence[str]) -> None:
+        self._known.setdefault((owner, key), (body_sha256, list(job_ids)))
+
+    def recall(self, owner: str, key: str) -> tuple[str, list[str]] | None:
+        return self._known.get((owner, key))
+
+
+class MemoryDoorbell:
+    """`prunectl.jobs.ports.Doorbell` that only remembers how often it was rung."""
+
+    def __init__(self) -> None:
+        self.rings: list[str] = []
+
+    def ring(self, queue: str, times: int = 1) -> None:
+        self.rings.extend([queue] * times)

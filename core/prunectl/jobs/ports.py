@@ -1,0 +1,291 @@
+"""What the job service and the workers need from the outside, as small Protocols.
+
+Shipped implementations: `prunectl.db.job_store.SqlJobStore` and `prunectl.jobs.memory.MemoryJobStore`; one contract test
+runs against both. Every method is one transaction; none is held open across anything slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from prunectl.jobs.model import Failure, Job, JobState, Lease
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job about to be queued; id, times and state are the store's to give."""
+
+    id: str
+    owner: str
+    queue: str
+    priority: int
+    spec: dict[str, Any]
+    digest: str
+    recipe_digest: str
+    model_name: str
+    model_identity: str
+    max_failures: int
+    timeout_seconds: float | None = None
+    name: str | None = None
+    sweep_id: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    job: Job
+    created: bool
+    """False: an identical job of this owner is queued, running or succeeded already, and is what ``job`` is."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricFilter:
+    """``name op value`` on a metric's after-value, for example ``eval_accuracy > 0.9``."""
+
+    name: str
+    op: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobQuery:
+    """Which jobs, in which order. ``sort`` is a column or a metric's name, with '-' in front for descending."""
+
+    owner: str | None = None
+    states: tuple[JobState, ...] = ()
+    model_glob: str | None = None
+    sweep_id: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    since_seconds: float | None = None
+    """Created within so many seconds before now."""
+    active_or_since_seconds: float | None = None
+    """Queued, running, or created within so many seconds: what a plain ``list`` shows."""
+    where: tuple[MetricFilter, ...] = ()
+    sort: str = "-created_at"
+    limit: int = 50
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobRows:
+    items: list[Job]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The answer to a heartbeat that was in time."""
+
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker process as it announced itself. ``token`` is fresh at each process start; ``seen_at`` is the last sign of life."""
+
+    token: str
+    name: str
+    host: str
+    pid: int
+    queues: tuple[str, ...]
+    slots: int
+    device: str
+    version: str
+    started_at: float = 0.0
+    seen_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a job; ``id`` grows, so a reader can go on after the last one it saw."""
+
+    id: int
+    job_id: str
+    attempt: int
+    at: float
+    kind: str
+    """``state`` or ``stage``."""
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An API token as it is kept: never the secret itself, only its SHA-256."""
+
+    id: str
+    name: str
+    owner: str
+    scopes: tuple[str, ...]
+    created_at: float = 0.0
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    last_used_at: float | None = None
+
+
+class JobStore(Protocol):
+    """The queue of truth."""
+
+    def now(self) -> float:
+        """The store's clock, seconds since the epoch. The only clock that leases are measured with."""
+        ...
+
+    def add(self, jobs: Sequence[NewJob], *, force: bool = False) -> list[Added]:
+        """Queue all of them in one transaction, or return the identical active or succeeded ones that exist."""
+        ...
+
+    def get(self, job_id: str) -> Job | None: ...
+
+    def find(self, text: str, *, owner: str | None = None, limit: int = 3) -> list[str]:
+        """Ids that equal, start or end with ``text``; at most ``limit``."""
+        ...
+
+    def page(self, query: JobQuery) -> JobRows:
+        """One page, by keyset. Raises InvalidInput for an unknown sort key or a cursor of another query."""
+        ...
+
+    def claim(self, queues: Sequence[str], *, worker: str, device: str, lease_seconds: float,
+              max_running_per_owner: int | None = None) -> Job | None:
+        """The best queued job of ``queues`` (priority, the owner with fewest running, age), now running under a fresh lease."""
+        ...
+
+    def heartbeat(self, lease: Lease, *, stage: str | None, progress: float, lease_seconds: float) -> Beat | None:
+        """Renew; None means fenced: the lease is someone else's or gone, so kill the work and write nothing."""
+        ...
+
+    def succeed(self, lease: Lease, result: dict[str, Any]) -> bool:
+        """Job, metrics rows and event in one transaction; False (and nothing written) for a stale lease."""
+        ...
+
+    def fail(self, lease: Lease, failure: Failure) -> Job | None:
+        """The job as it is now (queued again, failed or cancelled); None for a stale lease."""
+        ...
+
+    def acknowledge_cancel(self, lease: Lease) -> bool: ...
+
+    def hand_back(self, lease: Lease) -> bool: ...
+
+    def cancel(self, job_id: str) -> Job | None:
+        """The job as it is now; None if there is none. Raises Conflict where it has ended."""
+        ...
+
+    def retry(self, job_id: str) -> Job | None:
+        """Raises Conflict where it is neither failed nor cancelled."""
+        ...
+
+    def remove(self, job_id: str) -> Job | None:
+        """Delete an ended job with its metrics and events, and return what it was. Raises Conflict while it is active."""
+        ...
+
+    def sweep(self) -> list[Job]:
+        """Expire every dead lease, each once even with many sweepers at once; the jobs as they are now."""
+        ...
+
+    def identical(self, digest: str) -> Job | None:
+        """The queued, running or succeeded job with this digest, if there is one."""
+        ...
+
+    def running(self) -> list[tuple[str, str]]:
+        """(worker name, job id) of every running job."""
+        ...
+
+    def queue_counts(self) -> dict[str, tuple[int, int]]:
+        """Queue name -> (claimable now, running)."""
+        ...
+
+    def events(self, job_id: str, *, after: int = 0, limit: int = 1000) -> list[Event]: ...
+
+    def referenced_artifacts(self) -> set[str]:
+        """Every artifact URI that a job's result names, for the collector of orphans."""
+        ...
+
+
+class WorkerStore(Protocol):
+    def announce(self, worker: Worker) -> None:
+        """Insert or renew: ``seen_at`` becomes now."""
+        ...
+
+    def workers(self, *, alive_within_seconds: float | None = None) -> list[Worker]: ...
+
+    def forget(self, token: str) -> None: ...
+
+
+class TokenStore(Protocol):
+    def add_token(self, token: Token, secret_sha256: str) -> None: ...
+
+    def token_by_secret(self, secret_sha256: str) -> Token | None:
+        """The live token with this digest: None where it is unknown, expired or revoked."""
+        ...
+
+    def tokens(self) -> list[Token]: ...
+
+    def revoke_token(self, token_id: str) -> bool: ...
+
+
+class IdempotencyStore(Protocol):
+    def remember(self, owner: str, key: str, body_sha256: str, job_ids: Sequence[str]) -> None: ...
+
+    def recall(self, owner: str, key: str) -> tuple[str, list[str]] | None:
+        """(body digest, ids) of an earlier request with this key."""
+        ...
+
+
+class Doorbell(Protocol):
+    """Tells workers that there is work. It may be lost, doubled or late; nothing depends on it."""
+
+    def ring(self, queue: str, times: int = 1) -> None:
+        """Best effort: a broker that is down is logged, never raised."""
+        ...
+
+
+class Storage(Protocol):
+    """Shared storage. Names are relative, with '/' between parts, and can't leave the root."""
+
+    def uri(self, name: str) -> str: ...
+
+    def publish(self, source: str, name: str) -> str:
+        """Make a local directory visible under ``name`` as a whole, and return its URI. ``source`` is moved or copied."""
+        ...
+
+    def exists(self, name: str) -> bool: ...
+
+    def read(self, name: str, *, offset: int = 0, length: int | None = None) -> bytes: ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """Whole or not at all."""
+        ...
+
+    def append(self, name: str, data: bytes) -> None: ...
+
+    def size(self, name: str) -> int | None:
+        """Bytes, or None where it does not exist."""
+        ...
+
+    def list(self, name: str) -> list[str]:
+        """Files below ``name``, relative to it."""
+        ...
+
+    def open(self, name: str) -> AbstractContextManager[Any]:
+        """A binary file object for reading, streamed."""
+        ...
+
+    def local_path(self, name: str) -> AbstractContextManager[Path]:
+        """A path on this machine with the file's content, good inside the with block: the file itself, or a copy."""
+        ...
+
+    def write_stream(self, name: str, chunks: Iterable[bytes]) -> int:
+        """`write` for what does not fit in memory; the bytes written. Nothing is visible until the last chunk is in."""
+        ...
+
+    def remove(self, name: str) -> None: ...
+
+    def name_of(self, uri: str) -> str | None:
+        """The inverse of `uri`; None for a URI that is not in this storage."""
+        ...
+
+    def children(self, name: str) -> Iterator[tuple[str, float]]:
+        """(name, modification time) of each direct entry below ``name``."""
+        ...

@@ -1,0 +1,409 @@
+"""What may be done to jobs, and by whom. Transports translate to and from this; no rule lives anywhere else."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any, Protocol
+
+from ulid import ULID
+
+from prunectl.errors import Conflict, Forbidden, InvalidInput, NotFound, TooLarge
+from prunectl.jobs.catalog import Catalog
+from prunectl.jobs.doctor import Check, Doctor
+from prunectl.jobs.intake import Admitted, Intake
+from prunectl.jobs.lookup import upload_name
+from prunectl.jobs.model import Job
+from prunectl.jobs.ports import (
+    Doorbell,
+    Event,
+    IdempotencyStore,
+    JobQuery,
+    JobStore,
+    NewJob,
+    Storage,
+    Worker,
+    WorkerStore,
+)
+from prunectl.jobs.ringing import ring_count
+from prunectl.jobs.sweeper import alive_within_seconds
+from prunectl.jobs.views import full_recipe, view_of, worker_view
+from prunectl.pruning import planning
+from prunectl.pruning.architectures import family_of
+from prunectl.schemas import (
+    Environment,
+    JobCreate,
+    JobPage,
+    JobView,
+    Measure,
+    ModelRef,
+    ModelView,
+    Plan,
+    QueueView,
+    WorkerView,
+    flatten,
+    job_digest,
+)
+from prunectl.settings import Settings
+from prunectl.storage.layout import LOGS, RUNS, log_name
+
+log = logging.getLogger(__name__)
+
+MIN_ABBREVIATION = 4
+LOG_CHUNK_BYTES = 2**20
+_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. ``admin`` may see and touch the jobs of every owner."""
+
+    owner: str
+    scopes: frozenset[str]
+
+    @property
+    def is_admin(self) -> bool:
+        return "admin" in self.scopes
+
+    def require(self, scope: str) -> None:
+        """Raises Forbidden unless one of the caller's scopes covers ``scope``."""
+        covered = {"read": {"read", "submit", "admin"}, "submit": {"submit", "admin"}, "admin": {"admin"}}[scope]
+        if not covered & self.scopes:
+            raise Forbidden(f"this token may not {scope}", hint=f"an admin can make one that may: prunectl tokens create NAME --scope {scope}")
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    job: JobView
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    """A piece of a job's log; ``ended`` when the job has ended and nothing is left after ``next_offset`` bytes."""
+
+    data: bytes
+    next_offset: int
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactFile:
+    path: str
+    size: int
+
+
+class SecretKeeper(Protocol):
+    """Keeps a submitter's Hub token where only this user can read it, for as long as the job is active."""
+
+    def keep(self, job_id: str, token: str) -> None: ...
+
+    def drop(self, job_id: str) -> None: ...
+
+
+class JobService:
+    """Submits, shows and steers jobs through the ports it is given."""
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        workers: WorkerStore,
+        idempotency: IdempotencyStore,
+        doorbell: Doorbell,
+        storage: Storage,
+        secrets: SecretKeeper,
+        doctor: Doctor,
+        settings: Settings,
+    ) -> None:
+        self._store = store
+        self._workers = workers
+        self._idempotency = idempotency
+        self._doorbell = doorbell
+        self._storage = storage
+        self._secrets = secrets
+        self._settings = settings
+        self._doctor = doctor
+        self._catalog = Catalog(settings)
+        self._intake = Intake(settings, storage, workers)
+
+    # -- submitting ---------------------------------------------------------------------------------------------------
+
+    def submit(
+        self, caller: Caller, body: JobCreate, *, idempotency_key: str | None = None, hub_token: str | None = None
+    ) -> Submitted:
+        """Queue a job, or return the identical one. The doorbell rings after the commit, and may fail without harm."""
+        caller.require("submit")
+        body_sha256 = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
+        if idempotency_key and (earlier := self._idempotency.recall(caller.owner, idempotency_key)):
+            return self._repeated(caller, earlier, body_sha256)
+        admitted = self._intake.admit(body, hub_token=hub_token)
+        new = self._new_job(caller, admitted)
+        if hub_token and self._settings.embedded:
+            self._secrets.keep(new.id, hub_token)
+        [added] = self._store.add([new], force=body.force)
+        if not added.created:
+            self._secrets.drop(new.id)
+        if idempotency_key:
+            self._idempotency.remember(caller.owner, idempotency_key, body_sha256, [added.job.id])
+        if added.created:
+            self._ring(added.job.queue, 1)
+        return Submitted(view_of(added.job), added.created)
+
+    def _repeated(self, caller: Caller, earlier: tuple[str, list[str]], body_sha256: str) -> Submitted:
+        known_sha256, [job_id] = earlier
+        if known_sha256 != body_sha256:
+            raise InvalidInput("this Idempotency-Key was used with another body", field="Idempotency-Key")
+        return Submitted(view_of(self._job(caller, job_id)), created=False)
+
+    def _new_job(self, caller: Caller, admitted: Admitted) -> NewJob:
+        body = admitted.body
+        return NewJob(
+            id=str(ULID()).lower(),
+            owner=caller.owner,
+            queue=admitted.queue,
+            priority=body.priority,
+            spec=body.model_dump(mode="json", exclude={"force"}),
+            digest=job_digest(caller.owner, admitted.located.identity, body),
+            recipe_digest=body.recipe.digest,
+            model_name=body.model,
+            model_identity=admitted.located.identity,
+            max_failures=body.retries,
+            timeout_seconds=body.timeout_seconds,
+            name=body.name,
+            tags=dict(body.tags),
+        )
+
+    def _ring(self, queue: str, jobs: int) -> None:
+        slots = sum(worker.slots for worker in self._alive() if queue in worker.queues)
+        _, running = self._store.queue_counts().get(queue, (0, 0))
+        busy = min(running, slots)
+        self._doorbell.ring(queue, ring_count(jobs, slots - busy, busy))
+
+    def _alive(self) -> Sequence[Worker]:
+        return self._workers.workers(alive_within_seconds=alive_within_seconds(self._settings))
+
+    def plan(self, caller: Caller, body: JobCreate, *, hub_token: str | None = None) -> Plan:
+        """What `submit` would do, from ``config.json`` alone. Also refuses an architecture that can't be pruned."""
+        caller.require("read")
+        admitted = self._intake.admit(body, hub_token=hub_token)
+        if admitted.config is None:
+            raise InvalidInput(
+                f"config.json of {body.model} can't be read from here now", field="model", value=body.model,
+                hint="check the network, HF_ENDPOINT and HF_TOKEN, or submit without --dry-run and let the worker fetch it",
+            )
+        config, recipe, seq = admitted.config, body.recipe, body.evaluation.bench_seq
+        family = family_of(config)
+        units = planning.units_to_remove(config, recipe)
+        kept = planning.even_shares(config, units)
+        identical = self._store.identical(job_digest(caller.owner, admitted.located.identity, body))
+        notes = list(admitted.notes)
+        if kept.approximate:
+            notes.append("counts are exact in total; parameters and MACs assume the same share in each layer")
+        return Plan(
+            model=ModelRef(name=body.model),
+            family=family.model_type,
+            task=admitted.task or "auto",
+            recipe=full_recipe(recipe),
+            recipe_digest=recipe.digest,
+            heads_total=units.heads_total,
+            heads_removed=units.heads_removed,
+            ffn_total=units.ffn_total,
+            ffn_removed=units.ffn_removed,
+            parameters=Measure(
+                before=planning.count_parameters(config),
+                after=planning.count_parameters(config, heads_kept=kept.heads, ffn_kept=kept.ffn),
+            ),
+            macs=Measure(
+                before=planning.count_macs(config, seq),
+                after=planning.count_macs(config, seq, heads_kept=kept.heads, ffn_kept=kept.ffn),
+            ),
+            queue=admitted.queue,
+            identical_job=None if identical is None else identical.id,
+            notes=notes,
+        )
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    def list(self, caller: Caller, query: JobQuery) -> JobPage:
+        caller.require("read")
+        if not caller.is_admin:
+            query = replace(query, owner=caller.owner)
+        rows = self._store.page(query)
+        return JobPage(items=[view_of(job, structure=False) for job in rows.items], next_cursor=rows.next_cursor)
+
+    def show(self, caller: Caller, ref: str) -> JobView:
+        caller.require("read")
+        return view_of(self._job(caller, ref))
+
+    def spec(self, caller: Caller, ref: str) -> dict[str, Any]:
+        """The flat recipe file that submits this job again."""
+        caller.require("read")
+        return flatten(JobCreate.model_validate(self._job(caller, ref).spec))
+
+    def events(self, caller: Caller, ref: str, after: int) -> list[Event]:
+        caller.require("read")
+        return self._store.events(self._job(caller, ref).id, after=after)
+
+    def workers(self, caller: Caller) -> list[WorkerView]:
+        caller.require("read")
+        running: dict[str, list[str]] = {}
+        for worker_name, job_id in self._store.running():
+            running.setdefault(worker_name, []).append(job_id)
+        alive = {worker.token for worker in self._alive()}
+        return [worker_view(w, alive=w.token in alive, running=running.get(w.name, [])) for w in self._workers.workers()]
+
+    def queues(self, caller: Caller) -> list[QueueView]:
+        caller.require("read")
+        counts = self._store.queue_counts()
+        alive = self._alive()
+        names = sorted({"cpu", "gpu", *counts, *(queue for w in alive for queue in w.queues)})
+        views = []
+        for name in names:
+            queued, running = counts.get(name, (0, 0))
+            serving = [w for w in alive if name in w.queues]
+            views.append(
+                QueueView(name=name, queued=queued, running=running, workers=len(serving), slots=sum(w.slots for w in serving))
+            )
+        return views
+
+    def models(self, caller: Caller, environment: Environment | None = None) -> list[ModelView]:
+        caller.require("read")
+        return self._catalog.models(environment)
+
+    def model(self, caller: Caller, name: str, environment: Environment | None = None) -> ModelView:
+        caller.require("read")
+        return self._catalog.model(name, environment)
+
+    def health(self) -> dict[str, str]:
+        """``ok`` or what is wrong, for each part that the service can't work without."""
+        return {check.name: "ok" if check.ok else check.detail for check in self._doctor.service_checks()}
+
+    def doctor(self, caller: Caller) -> Sequence[Check]:
+        caller.require("read")
+        return self._doctor.all_checks()
+
+    # -- steering -----------------------------------------------------------------------------------------------------
+
+    def cancel(self, caller: Caller, ref: str) -> JobView:
+        """A queued job is cancelled at once, a running one by its worker's next heartbeat. Raises Conflict once it has ended."""
+        caller.require("submit")
+        return view_of(self._changed(self._store.cancel(self._job(caller, ref).id), ref))
+
+    def retry(self, caller: Caller, ref: str) -> JobView:
+        caller.require("submit")
+        job = self._changed(self._store.retry(self._job(caller, ref).id), ref)
+        self._ring(job.queue, 1)
+        return view_of(job)
+
+    def remove(self, caller: Caller, ref: str, *, keep_artifacts: bool = False) -> JobView:
+        """Delete an ended job's row, then its artifacts and logs: a crash in between leaves orphans, which are collected."""
+        caller.require("submit")
+        job = self._changed(self._store.remove(self._job(caller, ref).id), ref)
+        if not keep_artifacts:
+            self._storage.remove(f"{RUNS}/{job.id}")
+            self._storage.remove(f"{LOGS}/{job.id}")
+        return view_of(job)
+
+    # -- logs, artifacts, uploads -------------------------------------------------------------------------------------
+
+    def logs(self, caller: Caller, ref: str, *, offset: int) -> LogChunk:
+        """Bytes from ``offset`` of the logs of all attempts, one after the other; at most 1 MiB a call."""
+        caller.require("read")
+        # The job first, the bytes after: what was written before the end is then in the bytes.
+        job = self._job(caller, ref)
+        skip = offset
+        for attempt in range(1, job.attempt + 1):
+            name = log_name(job.id, attempt)
+            size = self._storage.size(name) or 0
+            if skip < size:
+                data = self._storage.read(name, offset=skip, length=LOG_CHUNK_BYTES)
+                return LogChunk(data, offset + len(data), ended=False)
+            skip -= size
+        return LogChunk(b"", offset, ended=job.state.terminal)
+
+    def artifact_files(self, caller: Caller, ref: str) -> Sequence[ArtifactFile]:
+        """Files of the job's checkpoint directory, by path relative to it."""
+        caller.require("read")
+        root = self._artifact_root(self._job(caller, ref))
+        files = []
+        for path in sorted(self._storage.list(root)):
+            size = self._storage.size(f"{root}/{path}")
+            if size is not None:
+                files.append(ArtifactFile(path, size))
+        return files
+
+    def open_artifact(self, caller: Caller, ref: str, path: str) -> tuple[AbstractContextManager[Any], int]:
+        """(a context manager of a binary file, its size). Raises NotFound for anything that is not in the job's own directory."""
+        caller.require("read")
+        root = self._artifact_root(self._job(caller, ref))
+        parts = PurePosixPath(path).parts
+        if path not in self._storage.list(root) or ".." in parts or path.startswith("/"):
+            raise NotFound(f"the job has no artifact {path!r}", hint="prunectl pull ID DIR fetches all of them")
+        name = f"{root}/{path}"
+        return self._storage.open(name), self._storage.size(name) or 0
+
+    def _artifact_root(self, job: Job) -> str:
+        uri = ((job.result or {}).get("artifacts") or {}).get("checkpoint")
+        name = self._storage.name_of(uri) if uri else None
+        if name is None:
+            raise NotFound(f"job {job.id} is {job.state} and has no checkpoint", hint="prunectl show says why")
+        return name
+
+    def has_upload(self, caller: Caller, sha256: str) -> bool:
+        caller.require("read")
+        return self._storage.exists(upload_name(_digest(sha256)))
+
+    def upload(self, caller: Caller, sha256: str, chunks: Iterable[bytes]) -> str:
+        """Keep a data file under its own digest; raises InvalidInput if the bytes have another, TooLarge past the limit."""
+        caller.require("submit")
+        name = upload_name(_digest(sha256))
+        limit, seen, total = self._settings.max_upload_bytes, hashlib.sha256(), 0
+
+        def checked() -> Iterator[bytes]:
+            nonlocal total
+            for chunk in chunks:
+                total += len(chunk)
+                if total > limit:
+                    raise TooLarge(f"an upload may have at most {limit} bytes", hint="PRUNECTL_MAX_UPLOAD_BYTES sets the limit")
+                seen.update(chunk)
+                yield chunk
+            if seen.hexdigest() != sha256:
+                raise InvalidInput("the bytes have another SHA-256 than the address says", field="sha256", value=sha256)
+
+        self._storage.write_stream(name, checked())
+        return name
+
+    # -- shared -------------------------------------------------------------------------------------------------------
+
+    def _job(self, caller: Caller, ref: str) -> Job:
+        """The job that ``ref`` names, whole or abbreviated. Another owner's is as if it were not there."""
+        ref = ref.strip().lower()
+        owner = None if caller.is_admin else caller.owner
+        hint = "prunectl list -a shows all"
+        if len(ref) < MIN_ABBREVIATION or not ref.isalnum():
+            raise NotFound(f"no job {ref!r}: an id, or at least {MIN_ABBREVIATION} characters of its start or end", hint=hint)
+        ids = self._store.find(ref, owner=owner)
+        if len(ids) > 1 and ref not in ids:
+            raise Conflict(f"{ref!r} fits more than one job: " + ", ".join(ids), hint="give more characters")
+        job = self._store.get(ref if ref in ids else ids[0]) if ids else None
+        if job is None or (owner is not None and job.owner != owner):
+            raise NotFound(f"no job {ref!r}", hint=hint)
+        return job
+
+    @staticmethod
+    def _changed(job: Job | None, ref: str) -> Job:
+        if job is None:
+            raise NotFound(f"no job {ref!r}: it was removed meanwhile")
+        return job
+
+
+def _digest(sha256: str) -> str:
+    if not _SHA256.match(sha256):
+        raise InvalidInput("a SHA-256 is 64 lower-case hexadecimal digits", field="sha256", value=sha256)
+    return sha256

@@ -1,0 +1,356 @@
+"""The wire types: what the HTTP API takes and gives, and what ``-f recipe.yaml`` holds. No I/O, no torch, no SQL."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from prunectl.recipe import Fraction, Recipe, digest_of
+
+SCHEMA_VERSION = 1
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Device = Literal["auto", "cpu", "gpu"]
+TaskName = Literal["auto", "fill-mask", "text-classification", "feature-extraction"]
+StageName = Literal[
+    "fetch", "baseline", "score", "prune", "recover", "save", "reload", "evaluate", "benchmark", "export"
+]
+ACTIVE_STATES: tuple[State, ...] = ("queued", "running")
+TERMINAL_STATES: tuple[State, ...] = ("succeeded", "failed", "cancelled")
+
+BUILTIN_TEXT = "builtin:python-docs"
+_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(s|m|h|d|w)?\s*$")
+_SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_TAG_KEY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")
+
+
+def parse_duration(text: str | float) -> float:
+    """Seconds of ``"90"``, ``"90s"``, ``"10m"``, ``"2h"``, ``"2d"`` or ``"1w"``; raises ValueError otherwise."""
+    if isinstance(text, (int, float)):
+        return float(text)
+    match = _DURATION.match(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration: write a number and s, m, h, d or w, such as 90s, 10m or 2h")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+class Wire(BaseModel):
+    """Base of every body that comes in: an unknown field is an error, not a surprise."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Evaluation(Wire):
+    """On what the model is scored and measured, before and after.
+
+    ``data`` and ``calibration`` are a local file's ``upload:sha256:<hex>/<name>`` reference, a Hub data set id, or
+    ``builtin:python-docs``. ``max_samples`` counts evaluation examples; calibration takes as many again, never the same.
+    """
+
+    data: str | None = None
+    calibration: str | None = None
+    task: TaskName = "auto"
+    metric: str | None = None
+    max_samples: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    max_length: Annotated[int, Field(ge=4, le=131072)] | None = None
+    max_drop: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    min_speedup: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    bench_batch: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (1,)
+    bench_seq: Annotated[int, Field(ge=4, le=131072)] = 128
+
+    @field_validator("bench_batch", mode="before")
+    @classmethod
+    def _split_commas(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(","))
+        return (value,) if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _some_batch(self) -> Self:
+        if not self.bench_batch:
+            raise ValueError("bench_batch needs at least one batch size")
+        return self
+
+
+class Environment(Wire):
+    """The submitting command's surroundings; honoured by the embedded stack only, where submitter and worker are one user.
+
+    Paths here are absolute. The Hub token is never part of it: it travels in a header and stays in a 0600 file.
+    """
+
+    cwd: str
+    model_path: tuple[str, ...] = ()
+    hf_home: str | None = None
+    hf_endpoint: str | None = None
+    hf_hub_offline: bool = False
+
+
+class JobCreate(Wire):
+    """The body of ``POST /v1/jobs`` and of ``POST /v1/jobs:plan``."""
+
+    model: Annotated[str, Field(min_length=1, max_length=4096)]
+    recipe: Recipe
+    evaluation: Evaluation = Evaluation()
+    device: Device = "auto"
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    """Higher runs first; 0 is usual."""
+    name: Annotated[str, Field(max_length=200)] | None = None
+    tags: dict[str, Annotated[str, Field(max_length=200)]] = {}
+    timeout_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
+    retries: Annotated[int, Field(ge=0, le=100)] = 2
+    force: bool = False
+    """Queue a new job even where an identical one is queued, running or succeeded."""
+    environment: Environment | None = None
+
+    @field_validator("tags")
+    @classmethod
+    def _tag_keys(cls, tags: dict[str, str]) -> dict[str, str]:
+        if len(tags) > 64:
+            raise ValueError("at most 64 tags")
+        for key in tags:
+            if not _TAG_KEY.match(key):
+                raise ValueError(f"{key!r} is not a tag name: letters, digits, '.', '_', '/' and '-', at most 63")
+        return tags
+
+    @field_validator("timeout_seconds", mode="before")
+    @classmethod
+    def _duration(cls, value: Any) -> Any:
+        return parse_duration(value) if isinstance(value, str) else value
+
+
+SPEC_FIELDS: dict[str, tuple[str, ...]] = {
+    # Where each name of a flat recipe file (the names of the flags) lives in a JobCreate.
+    "recipe": tuple(Recipe.model_fields),
+    "evaluation": tuple(Evaluation.model_fields),
+    "job": ("model", "device", "priority", "name", "tags", "timeout_seconds", "retries"),
+}
+
+
+def nest(flat: dict[str, Any]) -> dict[str, Any]:
+    """A flat recipe file (``model: …, heads: 0.3, data: …``) as the nested body of ``POST /v1/jobs``.
+
+    ``timeout`` stands for ``timeout_seconds``, ``tag`` for ``tags`` and dashes for underscores. Unknown names are kept at the top, where
+    validation refuses them by name.
+    """
+    body: dict[str, Any] = {"recipe": {}, "evaluation": {}}
+    for raw, value in flat.items():
+        name = raw.replace("-", "_")
+        name = {"timeout": "timeout_seconds", "tag": "tags"}.get(name, name)
+        if name == "no_refit":
+            name, value = "refit", not value
+        if name in SPEC_FIELDS["recipe"]:
+            body["recipe"][name] = value
+        elif name in SPEC_FIELDS["evaluation"]:
+            body["evaluation"][name] = value
+        else:
+            body[name] = value
+    return body
+
+
+def flatten(job: JobCreate) -> dict[str, Any]:
+    """The inverse of `nest`: the flat form that ``prunectl spec`` prints, defaults left out."""
+    flat: dict[str, Any] = {"model": job.model, **job.recipe.model_dump(mode="json", exclude_defaults=True)}
+    flat["seed"] = job.recipe.seed
+    flat |= job.evaluation.model_dump(mode="json", exclude_defaults=True)
+    flat |= job.model_dump(mode="json", exclude_defaults=True, include={"device", "priority", "name", "tags", "retries"})
+    if job.timeout_seconds is not None:
+        flat["timeout"] = f"{job.timeout_seconds:g}s"
+    return flat
+
+
+class Measure(BaseModel):
+    """One metric before and after; quality metrics also have their standard error and the number of examples."""
+
+    before: int | float | None = None
+    after: int | float | None = None
+    stderr: float | None = None
+    n: int | None = None
+
+
+class ErrorView(BaseModel):
+    code: str
+    message: str
+    hint: str | None = None
+    retryable: bool = False
+
+
+class ModelRef(BaseModel):
+    name: str
+    digest: str | None = None
+
+
+class Condition(BaseModel):
+    metric: str
+    op: str
+    limit: float
+    value: float | None
+    passed: bool
+
+
+class Gate(BaseModel):
+    passed: bool
+    conditions: list[Condition]
+
+
+class StageRecord(BaseModel):
+    name: StageName
+    seconds: float
+    reused: bool = False
+
+
+class BlockStructure(BaseModel):
+    """What one block kept. ``heads_kept`` and ``ffn_kept`` are of the original model's numbering and count."""
+
+    stack: Literal["encoder", "decoder"] = "encoder"
+    index: int
+    attention: Literal["self", "cross"] = "self"
+    heads_kept: list[int]
+    heads_total: int
+    ffn_kept: int
+    ffn_total: int
+
+
+class Structure(BaseModel):
+    layers: list[BlockStructure]
+
+
+class Result(BaseModel):
+    """What a runner hands to the supervisor when every stage is done."""
+
+    model_digest: str
+    metrics: dict[str, Measure]
+    stages: list[StageRecord]
+    structure: Structure
+    artifacts: dict[str, str]
+    gate: Gate | None = None
+    labels: Literal["data", "model", "text"] | None = None
+    """Where the loss's labels came from: the data, the unpruned model's own argmax, or the text itself (masked words)."""
+    conditions: dict[str, Any] = {}
+    """The measurement's circumstances: batch, length, threads, device name, library versions, task, data digest, seed."""
+
+
+class JobView(BaseModel):
+    """A job as JSON; ``docs/`` and the contract of the command line describe each field."""
+
+    schema_version: int = SCHEMA_VERSION
+    id: str
+    state: State
+    stage: StageName | None = None
+    progress: float = 0.0
+    name: str | None = None
+    sweep_id: str | None = None
+    owner: str
+    tags: dict[str, str] = {}
+    model: ModelRef
+    recipe: dict[str, Any]
+    recipe_digest: str
+    evaluation: dict[str, Any]
+    queue: str
+    priority: int
+    attempt: int
+    created_at: str
+    started_at: str | None = None
+    finished_at: str | None = None
+    worker: str | None = None
+    device: str
+    cancel_requested: bool = False
+    error: ErrorView | None = None
+    gate: Gate | None = None
+    labels: str | None = None
+    metrics: dict[str, dict[str, float | int | None]] = {}
+    stages: list[StageRecord] = []
+    structure: Structure | None = None
+    artifacts: dict[str, str] = {}
+    conditions: dict[str, Any] = {}
+
+
+class JobPage(BaseModel):
+    schema_version: int = SCHEMA_VERSION
+    items: list[JobView]
+    next_cursor: str | None = None
+
+
+class Plan(BaseModel):
+    """What a job would do, from ``config.json`` alone. Counts of units and parameters; MACs at batch 1 x ``bench_seq``."""
+
+    schema_version: int = SCHEMA_VERSION
+    model: ModelRef
+    family: str
+    task: str
+    recipe: dict[str, Any]
+    recipe_digest: str
+    heads_total: int
+    heads_removed: int
+    ffn_total: int
+    ffn_removed: int
+    parameters: Measure
+    macs: Measure
+    queue: str
+    identical_job: str | None = None
+    notes: list[str] = []
+
+
+class WorkerView(BaseModel):
+    name: str
+    host: str
+    pid: int
+    queues: list[str]
+    slots: int
+    device: str
+    version: str
+    started_at: str
+    seen_at: str
+    alive: bool
+    running: list[str] = []
+
+
+class QueueView(BaseModel):
+    name: str
+    queued: int
+    running: int
+    workers: int
+    slots: int
+
+
+class ModelView(BaseModel):
+    name: str
+    path: str | None = None
+    family: str | None = None
+    architecture: str | None = None
+    task: str | None = None
+    layers: int | None = None
+    heads: int | None = None
+    ffn: int | None = None
+    parameters: int | None = None
+    model_bytes: int | None = None
+    prunable: bool
+    reason: str | None = None
+
+
+class ProblemView(BaseModel):
+    """An RFC 9457 problem document, with our extension members."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str | None = None
+    code: str
+    hint: str | None = None
+    errors: list[dict[str, Any]] = []
+
+
+def job_digest(owner: str, model_identity: str, body: JobCreate) -> str:
+    """What makes two jobs identical: owner, exact model, recipe, evaluation and device; not name, tags or priority."""
+    return digest_of(
+        {
+            "owner": owner,
+            "model": model_identity,
+            "recipe": body.recipe.document(),
+            "evaluation": body.evaluation.model_dump(mode="json", exclude_defaults=True),
+            "device": body.device,
+        }
+    )
+
+

@@ -1,0 +1,50 @@
+"""A storage for a URL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from prunectl.errors import InvalidInput, Unavailable, nearest
+from prunectl.jobs.ports import Storage
+from prunectl.storage.local import LocalStorage
+
+
+def open_storage(url: str) -> Storage:
+    """A path or ``file://`` URL is a local directory; other schemes go through fsspec.
+
+    Raises InvalidInput for an unknown scheme, Unavailable where its driver is missing or the directory can't be made.
+    """
+    if "://" not in url:
+        return LocalStorage(Path(url))
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        if parts.netloc not in ("", "localhost") or not parts.path:
+            raise InvalidInput(
+                f"{url!r} is not a local directory", hint="file:///absolute/path", field="storage_url", value=url
+            )
+        return LocalStorage(Path(unquote(parts.path)))
+    return _remote(url, parts.scheme)
+
+
+def _remote(url: str, scheme: str) -> Storage:
+    import fsspec
+
+    from prunectl.storage.remote import RemoteStorage
+
+    known = fsspec.available_protocols()
+    if scheme not in known:
+        close = nearest(scheme, known)
+        raise InvalidInput(
+            f"unknown storage scheme {scheme!r}",
+            hint=f"did you mean {close}://?" if close else "a path, file://, or s3:// with the extra",
+            field="storage_url",
+            value=url,
+        )
+    try:
+        filesystem, root = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        extra = "s3" if scheme in ("s3", "s3a") else None
+        hint = f"pip install 'prunectl[{extra}]'" if extra else f"install fsspec's driver for {scheme}://"
+        raise Unavailable(f"{scheme}:// storage needs a driver: {error}", hint=hint) from error
+    return RemoteStorage(filesystem, root, scheme)

@@ -1,0 +1,153 @@
+"""Shared storage through fsspec: ``s3://`` and whatever else is installed."""
+
+from __future__ import annotations
+
+import posixpath
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from fsspec import AbstractFileSystem
+
+from prunectl.errors import Conflict, NotFound
+from prunectl.storage.names import STAGING_PREFIX, checked, staged
+
+LAST = "SHA256SUMS"
+"""Moved last: object stores have no rename of a directory, and whoever waits for this file waits for all of them."""
+
+
+class RemoteStorage:
+    """`prunectl.jobs.ports.Storage` below ``root`` of an fsspec file system."""
+
+    def __init__(self, filesystem: AbstractFileSystem, root: str, scheme: str) -> None:
+        self._fs = filesystem
+        self._root = root.rstrip("/")
+        self._base = f"{scheme}://{self._root.lstrip('/')}"
+
+    def _path(self, name: str, *, root_allowed: bool = False) -> str:
+        checked(name, root_allowed=root_allowed)
+        return f"{self._root}/{name}" if name else self._root
+
+    def uri(self, name: str) -> str:
+        return f"{self._base}/{checked(name, root_allowed=True)}".rstrip("/")
+
+    def name_of(self, uri: str) -> str | None:
+        prefix = self._base + "/"
+        name = uri.removeprefix(prefix)
+        return name if uri.startswith(prefix) and name and ".." not in name.split("/") else None
+
+    def publish(self, source: str, name: str) -> str:
+        target = self._path(name)
+        if self._fs.exists(target):
+            raise Conflict(f"{name} is published already", value=name)
+        top = Path(source)
+        if not top.is_dir():
+            raise NotFound(f"{source} is not a directory", value=source)
+        files = sorted(path.relative_to(top).as_posix() for path in top.rglob("*") if path.is_file())
+        files.sort(key=lambda file: file == LAST)
+        staging = self._path(f"{STAGING_PREFIX}{uuid.uuid4().hex}")
+        try:
+            for file in files:
+                self._fs.makedirs(posixpath.dirname(f"{staging}/{file}"), exist_ok=True)
+                self._fs.put_file(str(top / file), f"{staging}/{file}")
+            for file in files:
+                self._fs.makedirs(posixpath.dirname(f"{target}/{file}"), exist_ok=True)
+                self._fs.mv(f"{staging}/{file}", f"{target}/{file}")
+        except BaseException:
+            self._remove(target)
+            raise
+        finally:
+            self._remove(staging)
+        return self.uri(name)
+
+    def exists(self, name: str) -> bool:
+        return bool(self._fs.exists(self._path(name)))
+
+    def read(self, name: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        try:
+            end = None if length is None else offset + length
+            data: bytes = self._fs.cat_file(self._path(name), start=offset, end=end)
+        except FileNotFoundError as error:
+            raise NotFound(f"{name} is not in the storage", value=name) from error
+        return data
+
+    def write(self, name: str, data: bytes) -> None:
+        path = self._path(name)
+        self._fs.makedirs(posixpath.dirname(path), exist_ok=True)
+        self._fs.pipe_file(path, data)  # object stores show a new object whole or not at all
+
+    def write_stream(self, name: str, chunks: Iterable[bytes]) -> int:
+        path, staging = self._path(name), self._path(f"{STAGING_PREFIX}{uuid.uuid4().hex}")
+        self._fs.makedirs(posixpath.dirname(path), exist_ok=True)
+        try:
+            with self._fs.open(staging, "wb") as file:
+                size = sum(file.write(chunk) for chunk in chunks)
+            self._fs.mv(staging, path)
+        finally:
+            self._remove(staging)
+        return size
+
+    def append(self, name: str, data: bytes) -> None:
+        path = self._path(name)
+        self._fs.makedirs(posixpath.dirname(path), exist_ok=True)
+        with self._fs.open(path, "ab") as file:
+            file.write(data)
+
+    def size(self, name: str) -> int | None:
+        path = self._path(name)
+        self._fs.invalidate_cache(path)
+        return int(self._fs.size(path)) if self._fs.isfile(path) else None
+
+    def list(self, name: str) -> list[str]:
+        top = self._path(name, root_allowed=True)
+        self._fs.invalidate_cache(top)
+        found = (path.removeprefix(top).lstrip("/") for path in self._fs.find(top))
+        return sorted(name for name in found if not staged(name))
+
+    def open(self, name: str) -> AbstractContextManager[Any]:
+        path = self._path(name)
+        if not self._fs.isfile(path):
+            raise NotFound(f"{name} is not in the storage", value=name)
+        file: AbstractContextManager[Any] = self._fs.open(path, "rb")
+        return file
+
+    @contextmanager
+    def local_path(self, name: str) -> Iterator[Path]:
+        with self.open(name) as source, tempfile.TemporaryDirectory() as directory:
+            copy = Path(directory) / posixpath.basename(name)
+            with copy.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            yield copy
+
+    def remove(self, name: str) -> None:
+        self._remove(self._path(name))
+
+    def _remove(self, path: str) -> None:
+        self._fs.invalidate_cache(path)
+        if self._fs.exists(path):
+            self._fs.rm(path, recursive=True)
+
+    def children(self, name: str) -> Iterator[tuple[str, float]]:
+        top = self._path(name, root_allowed=True)
+        self._fs.invalidate_cache(top)
+        if not self._fs.isdir(top):
+            return
+        for entry in self._fs.ls(top, detail=True):
+            path = entry["name"].rstrip("/")
+            yield posixpath.basename(path), self._modified(path, entry)
+
+    def _modified(self, path: str, entry: dict[str, Any]) -> float:
+        """Seconds since the epoch; of a directory, which has no time in an object store, that of its newest file."""
+        if entry["type"] != "directory":
+            return _seconds(self._fs.modified(path))
+        files = self._fs.find(path)
+        return max((_seconds(self._fs.modified(file)) for file in files), default=0.0)
+
+
+def _seconds(moment: datetime | float) -> float:
+    return moment.timestamp() if isinstance(moment, datetime) else float(moment)

@@ -1,0 +1,1 @@
+"""Names to weights: a directory, a name under a zoo root, or a Hub id."""

@@ -1,0 +1,34 @@
+"""A model's configuration, without its weights. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+
+from prunectl.zoo.directory import CONFIG, local_config, read_json
+from prunectl.zoo.hub import TIMEOUT_SECONDS, HubSettings, translated
+from prunectl.zoo.resolve import Located
+
+
+def read_config(located: Located, hub: HubSettings) -> dict[str, Any]:
+    """config.json; of a model on the Hub this one file is downloaded.
+
+    Raises ModelNotFound, HubForbidden, HubUnavailable, and InvalidInput for one that isn't a JSON object.
+    """
+    if located.path is not None:
+        return local_config(located.path)
+    assert located.repo_id is not None
+    with translated(located.repo_id, located.revision, hub):
+        path = hf_hub_download(
+            located.repo_id,
+            CONFIG,
+            revision=located.revision,
+            cache_dir=hub.cache,
+            endpoint=hub.api.endpoint,
+            token=hub.sent_token,
+            local_files_only=hub.offline,
+            etag_timeout=TIMEOUT_SECONDS,
+        )
+    return read_json(Path(path))

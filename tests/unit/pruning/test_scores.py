@@ -1,0 +1,88 @@
+"""Taylor scores equal TextPruner's and the definition; nothing of the model is left changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from textpruner import GeneralConfig, TransformerPruner, TransformerPruningConfig
+
+from prunectl.pruning import scores, surgery
+from prunectl.pruning.blocks import find_blocks, linear
+from prunectl.pruning.masks import Masks
+from prunectl.pruning.textpruner import LossModel
+from support.models import FAMILIES, model
+from support.pruning import batches, loss
+
+
+@pytest.mark.parametrize("even", [False, True])
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "distilbert"])
+def test_equal_textpruners_own_scores(family: str, even: bool, tmp_path: Path) -> None:
+    built = model(family, "fill-mask")
+    given = batches(built, 3)
+    ours = scores.taylor(built, given, loss, even=even)
+    config = TransformerPruningConfig(ffn_even_masking=even, head_even_masking=even)
+    pruner = TransformerPruner(
+        LossModel(built, loss), config, GeneralConfig(use_device="cpu", output_dir=str(tmp_path))
+    )
+    heads, ffn = pruner.get_importance_score(given)
+    torch.testing.assert_close(ours.heads, heads.detach(), rtol=1e-4, atol=1e-9)
+    torch.testing.assert_close(ours.ffn, ffn.detach(), rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_equal_the_sum_of_gradient_times_weight(family: str) -> None:
+    built = model(family, "text-classification")
+    given = batches(built, 2)
+    ours = scores.taylor(built, given, loss)
+    expected_heads, expected_ffn = torch.zeros_like(ours.heads), torch.zeros_like(ours.ffn)
+    for batch in given:
+        built.zero_grad()
+        loss(built, batch).backward()
+        for row, block in enumerate(find_blocks(built)):
+            output, second = linear(built, block.output), linear(built, block.ffn_second)
+            assert output.weight.grad is not None and second.weight.grad is not None
+            felt = (output.weight.grad * output.weight).detach().sum(0)
+            expected_heads[row] += felt.view(block.heads_total, -1).sum(1).abs()
+            expected_ffn[row] += (second.weight.grad * second.weight).detach().sum(0).abs()
+    torch.testing.assert_close(ours.heads, expected_heads / 8, rtol=1e-4, atol=1e-9)
+    torch.testing.assert_close(ours.ffn, expected_ffn / 8, rtol=1e-4, atol=1e-9)
+
+
+def test_leave_no_gradient_no_hook_and_the_flags_as_they_were() -> None:
+    built = model("bert", "fill-mask")
+    built.train()
+    built.bert.embeddings.requires_grad_(False)
+    flags = [parameter.requires_grad for parameter in built.parameters()]
+    heard: list[float] = []
+    scores.taylor(built, batches(built, 2), loss, progress=heard.append)
+    assert heard == [0.5, 1.0]
+    assert built.training and all(module.training for module in built.modules())
+    assert [parameter.requires_grad for parameter in built.parameters()] == flags
+    assert all(parameter.grad is None for parameter in built.parameters())
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in built.modules())
+
+
+def test_a_removed_unit_scores_nothing() -> None:
+    built = model("roberta", "fill-mask")
+    masks = Masks(torch.tensor([[True, False, True, True]] * 2), torch.arange(96).view(2, 48) % 2 == 0)
+    assert masks.heads is not None and masks.ffn is not None
+    with surgery.masked(built, masks):
+        found = scores.taylor(built, batches(built), loss, even=True)
+    assert not found.heads[~masks.heads].any() and not found.ffn[~masks.ffn].any()
+    assert found.heads[masks.heads].all() and found.ffn[masks.ffn].all()
+
+
+def test_random_scores_depend_on_the_seed_alone() -> None:
+    torch.manual_seed(1)
+    first = scores.random((2, 4, 8), seed=5)
+    torch.manual_seed(2)
+    again, other = scores.random((2, 4, 8), seed=5), scores.random((2, 4, 8), seed=6)
+    assert torch.equal(first.heads, again.heads) and torch.equal(first.ffn, again.ffn)
+    assert not torch.equal(first.heads, other.heads)
+
+
+def test_no_batch_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at least one batch"):
+        scores.taylor(model("bert", "fill-mask"), [], loss)

@@ -1,0 +1,1 @@
+"""Celery workers: thin tasks, a supervisor a job, and a runner process that walks a pipeline of stages."""

@@ -1,0 +1,211 @@
+"""Starts a worker: a Celery worker whose pool processes supervise jobs, and a sweeper beside it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import uuid
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prunectl.db import migrate
+from prunectl.db.job_store import SqlJobStore
+from prunectl.db.session import make_engine
+from prunectl.db.worker_store import SqlWorkerStore
+from prunectl.dispatch import QUEUES, CeleryDoorbell, make_app
+from prunectl.errors import InvalidInput, PrunectlError, Unavailable, nearest
+from prunectl.jobs.leftovers import ArtifactCollector
+from prunectl.jobs.ports import Worker
+from prunectl.jobs.sweeper import Sweeper
+from prunectl.settings import Settings
+from prunectl.storage import open_storage
+from prunectl.version import version
+from prunectl.worker import logs
+from prunectl.worker.app import make_worker_app
+from prunectl.worker.gpu import visible_gpus
+from prunectl.worker.runner_process import RUNNER
+from prunectl.worker.scratch import collect_scratch
+from prunectl.worker.stop_flag import StopFlag
+from prunectl.worker.supervisor import Slot, Supervisor
+
+logger = logging.getLogger(__name__)
+
+
+def serve(
+    queues: Sequence[str], slots: int, name: str | None, settings: Settings, *, runner: Sequence[str] = RUNNER
+) -> int:
+    """Work until told to stop; the exit status.
+
+    SIGTERM (or Ctrl-C): the jobs are handed back, which burns no attempt; a second one ends their runners without grace.
+    Raises InvalidInput for wrong arguments, Unavailable where the database doesn't answer or isn't migrated.
+    """
+    _check(slots, settings)
+    logs.configure(settings.log_level, settings.log_format)
+    gpus = visible_gpus() if "gpu" in queues else []
+    queues = _served(queues, gpus)
+    _check_revision(settings.database)
+    me = Worker(
+        token=uuid.uuid4().hex,
+        name=name or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}",
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        queues=tuple(queues),
+        slots=slots,
+        device=f"{len(gpus)} x {gpus[0]}" if gpus else "cpu",
+        version=version(),
+    )
+    stop = StopFlag()
+    app = make_worker_app(settings, _serve_one_in(settings, me, stop, runner))
+    engine = make_engine(settings.database)
+    store, workers = SqlJobStore(engine), SqlWorkerStore(engine)
+    collector = ArtifactCollector(store, open_storage(settings.storage), settings.orphan_artifact_seconds)
+    sweeper = Sweeper(
+        store,
+        workers,
+        CeleryDoorbell(make_app(settings)),
+        settings,
+        announce=me,
+        chores=(collector.collect, lambda: collect_scratch(settings.home / "scratch")),
+    )
+    try:
+        return _run_celery(app, queues, slots, me.name, settings, stop, on_ready=sweeper.start)
+    finally:
+        sweeper.stop()
+        try:
+            workers.forget(me.token)
+        except PrunectlError as error:
+            logger.warning("can't sign off, the sweepers will: %s", error.message)
+
+
+def _check(slots: int, settings: Settings) -> None:
+    if slots < 1:
+        raise InvalidInput("a worker needs at least 1 slot", field="slots", value=slots)
+    if settings.heartbeat_seconds * 2 > settings.lease_seconds:
+        raise InvalidInput(
+            f"a lease of {settings.lease_seconds:g} s can't be kept by a heartbeat every {settings.heartbeat_seconds:g} s",
+            hint="PRUNECTL_HEARTBEAT_SECONDS at most half of PRUNECTL_LEASE_SECONDS; a sixth is usual",
+            field="heartbeat_seconds",
+            value=settings.heartbeat_seconds,
+        )
+
+
+def _served(queues: Sequence[str], gpus: Sequence[str]) -> list[str]:
+    """The queues to serve, each once, GPU first: what only this worker can do comes before what any can."""
+    for queue in queues:
+        if queue not in QUEUES:
+            close = nearest(queue, QUEUES)
+            raise InvalidInput(
+                f"unknown queue {queue!r}: one of {', '.join(QUEUES)}",
+                hint=f"did you mean {close}?" if close else None,
+                field="queues",
+                value=queue,
+            )
+    wanted = [queue for queue in reversed(QUEUES) if queue in queues]
+    if "gpu" in wanted and not gpus:
+        if wanted == ["gpu"]:
+            raise Unavailable(
+                "no GPU is visible here, so the queue gpu can't be served", hint="prunectl worker --queues cpu"
+            )
+        logger.warning(
+            "no GPU is visible here: serving %s only", ", ".join(queue for queue in wanted if queue != "gpu")
+        )
+        wanted.remove("gpu")
+    if not wanted:
+        raise InvalidInput(f"no queue to serve: one or more of {', '.join(QUEUES)}", field="queues", value=list(queues))
+    return wanted
+
+
+def _check_revision(database: str) -> None:
+    found, wanted = migrate.current(database), migrate.head()
+    if found != wanted:
+        raise Unavailable(
+            f"the database is at revision {found or 'none'}, this version needs {wanted}", hint="run: prunectl migrate"
+        )
+
+
+def _serve_one_in(settings: Settings, me: Worker, stop: StopFlag, runner: Sequence[str]) -> Callable[[], object]:
+    """What a ring does in a pool process; its supervisor is made there, at the first ring, so no connection crosses the fork."""
+    made: dict[int, Supervisor] = {}
+
+    def serve_one() -> object:
+        pid = os.getpid()
+        if pid not in made:
+            made.clear()
+            made[pid] = Supervisor(
+                SqlJobStore(make_engine(settings.database)),
+                open_storage(settings.storage),
+                CeleryDoorbell(make_app(settings)),
+                settings,
+                Slot(me.name, me.queues, _slot_index(), me.slots),
+                stop,
+                runner=runner,
+            )
+        return made[pid].serve_one()
+
+    return serve_one
+
+
+def _slot_index() -> int:
+    from billiard.process import current_process
+
+    return int(getattr(current_process(), "index", 0))
+
+
+def _run_celery(
+    app: Any,
+    queues: Sequence[str],
+    slots: int,
+    name: str,
+    settings: Settings,
+    stop: StopFlag,
+    *,
+    on_ready: Callable[[], None],
+) -> int:
+    from celery import signals
+    from celery.exceptions import SecurityWarning
+
+    # Celery's warm shutdown waits for the running tasks. Ours end soon after they are told to, so warm it is; the soft
+    # shutdown behind REMAP_SIGTERM sleeps its whole time inside the signal handler and tells the tasks nothing.
+    def ready(**_: Any) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, _first_telling(stop, signal.getsignal(number)))
+        on_ready()
+        logger.info("worker %s serves %s with %d slot(s)", name, ", ".join(queues), slots)
+
+    def keep_our_logging(**_: Any) -> None:
+        """Being connected is enough: Celery then leaves logging alone."""
+
+    # Celery warns root because pickled messages could do anything; ours accept nothing but JSON.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    signals.setup_logging.connect(keep_our_logging)
+    signals.worker_ready.connect(ready)
+    try:
+        worker = app.Worker(
+            queues=list(queues),
+            concurrency=slots,
+            hostname=f"prunectl@{name}",
+            loglevel=settings.log_level.upper(),
+            optimization="fair",
+            quiet=True,
+            # Workers have nothing to tell each other: who is alive stands in the database. Mingling costs a second at start.
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+        )
+        worker.start()
+    finally:
+        signals.worker_ready.disconnect(ready)
+        signals.setup_logging.disconnect(keep_our_logging)
+    return int(worker.exitcode or 0)
+
+
+def _first_telling(stop: StopFlag, then: Any) -> Callable[[int, Any], None]:
+    def handle(number: int, frame: Any) -> None:
+        stop.raise_level()
+        if callable(then):
+            then(number, frame)
+
+    return handle

@@ -1,0 +1,346 @@
+"""The stages of a job, in the runner process: fetch, baseline, score, prune, save, reload, evaluate, benchmark.
+
+Nothing here knows of databases or Celery. The checkpoint grows in the attempt's scratch directory and is published whole at the end.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from prunectl.checkpoints import load as checkpoint_load
+from prunectl.checkpoints import save as checkpoint_save
+from prunectl.errors import MissingTokenizer
+from prunectl.evaluation import data, gates, latency, macs, quality
+from prunectl.evaluation.data import Example
+from prunectl.evaluation.objectives import Objective, objective_for
+from prunectl.evaluation.tasks import Task, task_of, text_limit
+from prunectl.jobs.lookup import find_model, hub_settings, parse_source, upload_name
+from prunectl.pruning import engine
+from prunectl.schemas import BUILTIN_TEXT, Evaluation, JobCreate, Measure, Result
+from prunectl.storage import open_storage
+from prunectl.worker.assignment import Assignment
+from prunectl.worker.reload import reload_and_compare
+from prunectl.worker.report import Report
+from prunectl.zoo import fetch as zoo_fetch
+
+DEFAULT_SAMPLES = 512
+"""Evaluation examples of the built-in text where --max-samples names no other number."""
+CALIBRATION_SAMPLES = 256
+"""Calibration examples at most: scores settle long before."""
+BATCH_SIZE = 16
+BENCH_SECONDS = 10.0
+"""Time that each batch size of the benchmark may take: enough for fifty rounds of a small model, ten of a big one."""
+PROBE_EXAMPLES, PROBE_LENGTH = 4, 32
+"""What the reload check runs: small, since a masked-language model answers with a whole vocabulary at each position."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The unpruned model on this machine."""
+
+    path: Path
+    digest: str
+    config: dict[str, Any]
+    task: Task
+    tokenizer: PreTrainedTokenizerBase
+    calibration: list[Example]
+    evaluation: list[Example]
+    max_length: int
+    bench_seq: int
+    device: torch.device
+
+
+def run(assignment: Assignment, report: Report) -> Result:
+    """Prune, prove and measure one model; raises a PrunectlError whose code says what failed."""
+    body = JobCreate.model_validate(assignment.spec)
+    torch.set_num_threads(assignment.threads)
+    scratch, checkpoint = Path(assignment.scratch), Path(assignment.scratch) / "checkpoint"
+
+    with report.stage("fetch"):
+        source = _fetch(assignment, body, report)
+        model = checkpoint_load.load_original(source.path, source.config).to(source.device)
+
+    with report.stage("baseline"):
+        metrics = _counts(model, source.bench_seq, "before")
+        metrics["model_bytes"] = Measure(before=_weight_bytes(source.path))
+        reference = quality.reference(
+            model,
+            source.tokenizer,
+            source.task,
+            source.evaluation,
+            max_length=source.max_length,
+            batch_size=BATCH_SIZE,
+            seed=body.recipe.seed,
+        )
+        before = quality.summarise(reference, reference, seed=body.recipe.seed)
+
+    with report.stage("score"):
+        objective = objective_for(
+            source.task,
+            source.tokenizer,
+            examples=source.calibration,
+            max_length=source.max_length,
+            seed=body.recipe.seed,
+            model=model,
+        )
+        masks = engine.choose_masks(
+            model,
+            body.recipe,
+            objective.batches(BATCH_SIZE),
+            objective.loss,
+            progress=report.progress,
+            workspace=scratch / "engine",
+        )
+
+    with report.stage("prune"):
+        probe = _probe_inputs(source)
+        expected = engine.masked_outputs(model, masks, probe)
+        pruned = engine.apply(model, masks, engine=body.recipe.engine)
+        metrics = _merged(metrics, _counts(model, source.bench_seq, "after"))
+
+    with report.stage("save"):
+        checkpoint_save.save(
+            model,
+            source=source.path,
+            directory=checkpoint,
+            recipe=body.recipe,
+            pruned=pruned,
+            provenance=_provenance(assignment, body, source, objective),
+        )
+        metrics["model_bytes"].after = _weight_bytes(checkpoint)
+    del model
+
+    with report.stage("reload"):
+        reloaded = reload_and_compare(
+            original=source.path,
+            checkpoint=checkpoint,
+            scratch=scratch,
+            inputs=probe,
+            expected=expected,
+            bench_batch=body.evaluation.bench_batch[0],
+            bench_seq=source.bench_seq,
+            threads=assignment.threads,
+        )
+        metrics["peak_memory_bytes"] = Measure(before=reloaded.memory_before_bytes, after=reloaded.memory_after_bytes)
+
+    with report.stage("evaluate"):
+        small = checkpoint_load.load_pruned(checkpoint).to(source.device)
+        after = _quality(small, source, body.recipe.seed, reference)
+        metrics |= quality.compare(before, after)
+
+    with report.stage("benchmark"):
+        original = checkpoint_load.load_original(source.path, source.config).to(source.device)
+        timings, timing_conditions = _benchmark(original, small, body.evaluation, source, assignment.threads, report)
+        metrics |= timings
+
+    result = Result(
+        model_digest=source.digest,
+        metrics=metrics,
+        stages=report.stages,
+        structure=pruned.structure,
+        artifacts={},
+        gate=gates.verdict(body.evaluation, source.task, metrics),
+        labels=objective.labels,
+        conditions={
+            **timing_conditions,
+            "task": source.task,
+            "n_calibration": len(source.calibration),
+            "n_evaluation": len(source.evaluation),
+            "max_length": source.max_length,
+            "batch_size": BATCH_SIZE,
+            "data_digest": data.digest(source.evaluation),
+            "calibration_digest": data.digest(source.calibration),
+            "primary_metric": gates.primary_metric(source.task, metrics, body.evaluation.metric),
+            "reload_max_abs_difference": reloaded.max_abs_difference,
+            "seed": body.recipe.seed,
+            "versions": versions(),
+            "machine": machine(),
+        },
+    )
+    checkpoint_save.finalise(checkpoint, result, model_name=body.model)
+    uri = open_storage(assignment.storage_url).publish(str(checkpoint), assignment.run_name)
+    return result.model_copy(update={"artifacts": {"checkpoint": uri}})
+
+
+# -- fetch ------------------------------------------------------------------------------------------------------------
+
+
+def _fetch(assignment: Assignment, body: JobCreate, report: Report) -> Source:
+    environment = body.environment if assignment.embedded else None
+    token = Path(assignment.hub_token_file).read_text() if assignment.hub_token_file else None
+    hub = hub_settings(environment, token)
+    own_roots = [Path(root) for root in assignment.zoo_roots]
+    located = find_model(
+        body.model, embedded=assignment.embedded, own_roots=own_roots, environment=environment, hub=hub
+    )
+    path = zoo_fetch.fetch(located.pinned_to(assignment.model_identity), hub, progress=report.progress)
+    config = zoo_fetch.local_config(path)
+    data_rows = _rows(body.evaluation.data, "data", assignment)
+    task = task_of(config, body.evaluation.task, labelled=any(e.label is not None for e in data_rows or ()))
+    calibration, evaluation = _examples(
+        body, config, task, data_rows, _rows(body.evaluation.calibration, "calibration", assignment)
+    )
+    tokenizer = _tokenizer(path)
+    return Source(
+        path=path,
+        digest=zoo_fetch.model_digest(path),
+        config=config,
+        task=task,
+        tokenizer=tokenizer,
+        calibration=calibration,
+        evaluation=evaluation,
+        max_length=text_limit(config, body.evaluation.max_length),
+        bench_seq=text_limit(config, body.evaluation.bench_seq, field="bench_seq"),
+        device=torch.device("cuda" if assignment.device == "gpu" else "cpu"),
+    )
+
+
+def _rows(text: str | None, flag: str, assignment: Assignment) -> list[Example] | None:
+    if text is None:
+        return None
+    source = parse_source(text, flag=flag)
+    if source.kind == "builtin":
+        return data.builtin_python_docs()
+    assert source.digest is not None
+    with open_storage(assignment.storage_url).local_path(upload_name(source.digest)) as path:
+        return data.read(path, suffix=source.suffix, name=source.name, field=flag)
+
+
+def _examples(
+    body: JobCreate, config: dict[str, Any], task: Task, rows: list[Example] | None, calibration: list[Example] | None
+) -> tuple[list[Example], list[Example]]:
+    """(calibration, evaluation) examples that share none, as the seed draws them."""
+    builtin = rows is None or body.evaluation.data == BUILTIN_TEXT
+    rows = data.builtin_python_docs() if rows is None else rows
+    if task == "text-classification":
+        rows = data.check(rows, config)
+        calibration = None if calibration is None else data.check(calibration, config)
+    limit = body.evaluation.max_samples or (DEFAULT_SAMPLES if builtin else None)
+    return data.split(
+        rows, calibration=calibration, n_evaluation=limit, n_calibration=min(CALIBRATION_SAMPLES, limit or CALIBRATION_SAMPLES), seed=body.recipe.seed
+    )
+
+
+def _tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise MissingTokenizer(
+            f"the tokenizer can't be loaded: {error}",
+            hint="tokenizer.json (or the family's vocabulary files) must lie beside config.json",
+        ) from error
+
+
+# -- measuring --------------------------------------------------------------------------------------------------------
+
+
+def _counts(model: PreTrainedModel, seq: int, side: str) -> dict[str, Measure]:
+    return {
+        "parameters": Measure(**{side: macs.parameters(model)}),
+        "nonzero_parameters": Measure(**{side: macs.nonzero_parameters(model)}),
+        "macs": Measure(**{side: macs.count(model, seq)}),
+    }
+
+
+def _merged(before: dict[str, Measure], after: dict[str, Measure]) -> dict[str, Measure]:
+    return before | {name: before[name].model_copy(update={"after": measure.after}) for name, measure in after.items()}
+
+
+def _weight_bytes(directory: Path) -> int:
+    return sum(file.stat().st_size for file in directory.glob("*.safetensors"))
+
+
+def _quality(
+    model: PreTrainedModel, source: Source, seed: int, reference: quality.Reference
+) -> dict[str, quality.Quality]:
+    return quality.evaluate(
+        model,
+        source.tokenizer,
+        source.task,
+        source.evaluation,
+        max_length=source.max_length,
+        batch_size=BATCH_SIZE,
+        seed=seed,
+        reference=reference,
+    )
+
+
+def _probe_inputs(source: Source) -> dict[str, torch.Tensor]:
+    texts = [example.text for example in source.evaluation[:PROBE_EXAMPLES]]
+    encoded = source.tokenizer(
+        texts, padding=True, truncation=True, max_length=min(PROBE_LENGTH, source.max_length), return_tensors="pt"
+    )
+    return {name: tensor.to(source.device) for name, tensor in encoded.items()}
+
+
+def _benchmark(
+    original: PreTrainedModel,
+    small: PreTrainedModel,
+    evaluation: Evaluation,
+    source: Source,
+    threads: int,
+    report: Report,
+) -> tuple[dict[str, Measure], dict[str, Any]]:
+    """Latency and throughput for each batch size, the two models interleaved; the first batch size names no suffix."""
+    metrics: dict[str, Measure] = {}
+    conditions: dict[str, Any] = {}
+    for index, batch in enumerate(evaluation.bench_batch):
+        measured = latency.measure(
+            {"before": original, "after": small}, batch=batch, seq=source.bench_seq, threads=threads, budget_seconds=BENCH_SECONDS
+        )
+        suffix = "" if index == 0 else f"_b{batch}"
+        before, after = measured.latencies["before"], measured.latencies["after"]
+        for name in ("latency_p50_seconds", "latency_p95_seconds", "throughput_samples_per_second"):
+            metrics[name + suffix] = Measure(before=getattr(before, name), after=getattr(after, name))
+        metrics["speedup" + suffix] = Measure(after=before.latency_p50_seconds / after.latency_p50_seconds)
+        if index == 0:
+            conditions = {f"bench_{key}": value for key, value in measured.conditions.items()}
+        report.progress((index + 1) / len(evaluation.bench_batch))
+    return metrics, conditions
+
+
+# -- provenance -------------------------------------------------------------------------------------------------------
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the result depends on."""
+    found = {"python": platform.python_version()}
+    for name in ("prunectl", "torch", "transformers", "tokenizers", "safetensors", "textpruner"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> str:
+    """The machine class that timings are comparable within."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _provenance(assignment: Assignment, body: JobCreate, source: Source, objective: Objective) -> dict[str, Any]:
+    return {
+        "job_id": assignment.job_id,
+        "attempt": assignment.attempt,
+        "model": {"name": body.model, "identity": assignment.model_identity, "digest": source.digest},
+        "recipe_digest": body.recipe.digest,
+        "evaluation": body.evaluation.model_dump(mode="json", exclude_none=True),
+        "task": source.task,
+        "labels": objective.labels,
+        "data_digest": data.digest(source.evaluation),
+        "calibration_digest": data.digest(source.calibration),
+        "seed": body.recipe.seed,
+        "versions": versions(),
+    }

@@ -1,0 +1,134 @@
+"""Reload-and-compare: the saved checkpoint, opened by a process that has never seen the model, computes the same.
+
+Run as ``python -m prunectl.worker.reload REQUEST.json``; prints one JSON object. The same fresh process measures peak memory, since one that
+has already held a model can't say what a model needs.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prunectl.errors import ReloadMismatch
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+TOLERANCE = 1e-5
+"""Largest difference allowed, relative to the largest output where that is above 1 (fp32)."""
+
+
+@dataclass(frozen=True)
+class Request:
+    original: str
+    checkpoint: str
+    probe: str
+    bench_batch: int
+    bench_seq: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Reloaded:
+    max_abs_difference: float
+    largest_output: float
+    memory_before_bytes: int
+    memory_after_bytes: int
+
+
+def reload_and_compare(
+    *,
+    original: Path,
+    checkpoint: Path,
+    scratch: Path,
+    inputs: dict[str, torch.Tensor],
+    expected: torch.Tensor,
+    bench_batch: int,
+    bench_seq: int,
+    threads: int,
+) -> Reloaded:
+    """Compare what the checkpoint computes in a fresh process with ``expected``; raises ReloadMismatch.
+
+    ``expected``: output of the masked original for ``inputs`` (each [examples, tokens]), on any device.
+    """
+    from safetensors.torch import save_file
+
+    probe, request_file = scratch / "probe.safetensors", scratch / "reload.json"
+    tensors = {f"inputs.{name}": tensor.cpu().contiguous() for name, tensor in inputs.items()}
+    save_file({**tensors, "expected": expected.detach().cpu().contiguous()}, probe)
+    request = Request(str(original), str(checkpoint), str(probe), bench_batch, bench_seq, threads)
+    request_file.write_text(json.dumps(asdict(request)))
+    done = subprocess.run(
+        [sys.executable, "-m", "prunectl.worker.reload", str(request_file)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ReloadMismatch(
+            f"the saved checkpoint could not be loaded in a fresh process (exit {done.returncode})",
+            hint="the job's log has the traceback",
+        )
+    reloaded = Reloaded(**json.loads(done.stdout.splitlines()[-1]))
+    if not reloaded.max_abs_difference <= TOLERANCE * max(1.0, reloaded.largest_output):
+        raise ReloadMismatch(
+            f"the reloaded checkpoint differs from the masked model by {reloaded.max_abs_difference:.3g}",
+            hint="this is a defect: please report the model's architecture and the recipe",
+        )
+    return reloaded
+
+
+def _answer(request: Request) -> Reloaded:
+    import torch
+    from safetensors.torch import load_file
+
+    from prunectl.checkpoints.load import load_original, load_pruned
+    from prunectl.evaluation.memory import measure_loading
+    from prunectl.zoo.fetch import local_config
+
+    def use(model: PreTrainedModel) -> None:
+        _evaluate_once(model, request)
+
+    # Memory first, each in a fork of this process: after it has computed anything itself, a fork would not be safe.
+    original = Path(request.original)
+    before = measure_loading(lambda: load_original(original, local_config(original)), use)
+    after = measure_loading(lambda: load_pruned(request.checkpoint), use)
+    torch.set_num_threads(request.threads)
+    tensors = load_file(request.probe)
+    expected = tensors.pop("expected")
+    model = load_pruned(request.checkpoint)
+    with torch.inference_mode():
+        got = model(**{name.removeprefix("inputs."): tensor for name, tensor in tensors.items()})[0]
+    return Reloaded(
+        max_abs_difference=float((got - expected).abs().max()),
+        largest_output=float(expected.abs().max()),
+        memory_before_bytes=before,
+        memory_after_bytes=after,
+    )
+
+
+def _evaluate_once(model: PreTrainedModel, request: Request) -> None:
+    import torch
+
+    torch.set_num_threads(request.threads)
+    ids = torch.randint(
+        0, model.config.vocab_size, (request.bench_batch, request.bench_seq), generator=torch.Generator().manual_seed(0)
+    )
+    with torch.inference_mode():
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+
+
+def main(arguments: list[str]) -> int:
+    request: dict[str, Any] = json.loads(Path(arguments[0]).read_text())
+    sys.stdout.write(json.dumps(asdict(_answer(Request(**request)))) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,102 @@
+"""How a runner tells its supervisor where it is: JSON lines on a pipe."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, cast, get_args
+
+from prunectl.jobs.model import Failure
+from prunectl.schemas import Result, StageName, StageRecord
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class OpenStage:
+    """A stage that is under way; set ``reused`` where its outcome came from a cache."""
+
+    name: str
+    reused: bool = False
+
+
+class Report:
+    """The runner's end of the pipe. ``stages`` is what has ended so far, in order."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.stages: list[StageRecord] = []
+
+    @contextmanager
+    def stage(self, name: StageName) -> Iterator[OpenStage]:
+        """Announce a stage, and record its seconds when it ends well. Raises ValueError for an unknown name."""
+        if name not in get_args(StageName):
+            raise ValueError(f"{name!r} is not a stage")
+        self._send("stage", name)
+        logger.info("stage %s", name)
+        stage, started = OpenStage(name), time.monotonic()
+        yield stage
+        record = StageRecord(name=name, seconds=round(time.monotonic() - started, 6), reused=stage.reused)
+        self.stages.append(record)
+        logger.info("stage %s: %.2f s%s", name, record.seconds, ", reused" if record.reused else "")
+
+    def progress(self, fraction: float) -> None:
+        """How much of the whole job is done, in [0, 1]."""
+        self._send("progress", min(1.0, max(0.0, fraction)))
+
+    def result(self, result: Result) -> None:
+        self._send("result", result.model_dump(mode="json"))
+
+    def failure(self, failure: Failure) -> None:
+        self._send("failure", asdict(failure))
+
+    def _send(self, kind: str, value: Any) -> None:
+        line = memoryview(json.dumps({kind: value}, allow_nan=False).encode() + b"\n")
+        while line:
+            line = line[os.write(self._descriptor, line) :]
+
+
+@dataclass(slots=True)
+class Received:
+    """The supervisor's end: what the runner has said so far."""
+
+    stage: str | None = None
+    progress: float = 0.0
+    result: dict[str, Any] | None = None
+    failure: dict[str, Any] | None = None
+    faults: int = 0
+    """Lines that were no message of ours."""
+    _partial: bytes = b""
+
+    def feed(self, data: bytes) -> None:
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        for line in lines:
+            self._line(line)
+
+    def _line(self, line: bytes) -> None:
+        try:
+            message = json.loads(line, parse_constant=_no_constant)
+            ((kind, value),) = cast("dict[str, Any]", message).items()
+        except (ValueError, AttributeError):
+            self.faults += 1
+            return
+        match kind, value:
+            case "stage", str() if value in get_args(StageName):
+                self.stage = value
+            case "progress", float() | int():
+                self.progress = float(value)
+            case "result", dict():
+                self.result = value
+            case "failure", dict():
+                self.failure = value
+            case _:
+                self.faults += 1
+
+
+def _no_constant(text: str) -> float:
+    raise ValueError(f"{text} is not JSON")

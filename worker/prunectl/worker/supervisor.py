@@ -1,0 +1,270 @@
+"""Serves one job: claims it, has a runner do it, and writes down how it ended, all under the job's lease."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from prunectl.errors import FailureClass, PrunectlError
+from prunectl.jobs.model import Failure, Job
+from prunectl.jobs.ports import Doorbell, JobStore, Storage
+from prunectl.jobs.secrets import SecretFiles
+from prunectl.schemas import Result
+from prunectl.settings import Settings
+from prunectl.storage.layout import log_name, run_name
+from prunectl.worker.assignment import Assignment
+from prunectl.worker.attempt import Ending, Outcome, watch
+from prunectl.worker.failures import failure_from_wire, failure_of, failure_of_exit, oom_kill_count
+from prunectl.worker.lease_keeper import LeaseKeeper
+from prunectl.worker.log_pump import LogPump
+from prunectl.worker.runner_process import RUNNER, RunnerProcess, runner_environment
+from prunectl.worker.scratch import scratch_directory
+from prunectl.worker.stop_flag import StopFlag
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_RETRY_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Which worker this is, and which of its slots."""
+
+    worker: str
+    queues: Sequence[str]
+    index: int = 0
+    count: int = 1
+
+
+class Supervisor:
+    """One slot of a worker. ``runner`` is the command line of a runner; tests give one of their own."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        storage: Storage,
+        doorbell: Doorbell,
+        settings: Settings,
+        slot: Slot,
+        stop: StopFlag,
+        *,
+        runner: Sequence[str] = RUNNER,
+    ) -> None:
+        self._store = store
+        self._storage = storage
+        self._doorbell = doorbell
+        self._settings = settings
+        self._slot = slot
+        self._stop = stop
+        self._runner = runner
+        self._secrets = SecretFiles(settings.home / "secrets")
+
+    def serve_one(self) -> bool:
+        """Do the best queued job of our queues, if there is one; whether there was one."""
+        if self._stop:
+            return False
+        claimed_at = time.monotonic()
+        job = self._claim()
+        if job is None:
+            return False
+        logger.info("job %s: attempt %d begins", job.id, job.attempt)
+        keeper = LeaseKeeper(
+            self._store,
+            job.lease,
+            claimed_at=claimed_at,
+            lease_seconds=self._settings.lease_seconds,
+            heartbeat_seconds=self._settings.heartbeat_seconds,
+        )
+        keeper.start()
+        try:
+            self._serve(job, keeper, claimed_at)
+        finally:
+            keeper.stop()
+        self._after(job)
+        return True
+
+    def _claim(self) -> Job | None:
+        for queue in self._slot.queues:
+            job = self._store.claim(
+                [queue],
+                worker=self._slot.worker,
+                device=queue,  # a queue is named for the device that its jobs run on
+                lease_seconds=self._settings.lease_seconds,
+                max_running_per_owner=self._settings.max_running_per_owner,
+            )
+            if job is not None:
+                return job
+        return None
+
+    def _serve(self, job: Job, keeper: LeaseKeeper, claimed_at: float) -> None:
+        oom_kills = oom_kill_count()
+        try:
+            outcome = self._run(job, keeper, claimed_at)
+        except (SystemExit, KeyboardInterrupt):  # the pool ends this process: give the job back before it does
+            self._insist(keeper, lambda: self._store.hand_back(job.lease))
+            self._withdraw(job)
+            raise
+        except Exception as error:
+            logger.exception("job %s: could not be run", job.id)
+            self._fail(job, keeper, failure_of(error))
+            return
+        if outcome.ending is Ending.FENCED:
+            logger.warning("job %s: attempt %d lost its lease; nothing is written", job.id, job.attempt)
+            self._withdraw(job)
+        elif outcome.received.result is not None:
+            self._succeed(job, keeper, outcome.received.result)
+        elif outcome.ending is Ending.STOPPED:
+            self._hand_back(job, keeper)
+        elif outcome.ending is Ending.CANCELLED:
+            self._insist(keeper, lambda: self._store.acknowledge_cancel(job.lease))
+            self._withdraw(job)
+            logger.info("job %s: cancelled", job.id)
+        else:
+            self._fail(job, keeper, self._failure(job, outcome, oom_kill_count() - oom_kills))
+
+    def _run(self, job: Job, keeper: LeaseKeeper, claimed_at: float) -> Outcome:
+        name = f"{job.id}-a{job.attempt}-{job.lease.token[:8]}"
+        with scratch_directory(self._settings.home / "scratch", name) as scratch:
+            assignment = self._assignment(job, str(scratch))
+            environment = runner_environment(assignment, slot=self._slot.index)
+            process = RunnerProcess(self._runner, assignment, environment)
+            pump = LogPump(self._storage, log_name(job.id, job.attempt), process.output)
+            pump.say(f"attempt {job.attempt} on {self._slot.worker}, process {process.pid}")
+            pump.start()
+            try:
+                outcome = watch(
+                    process,
+                    keeper,
+                    self._stop,
+                    deadline=claimed_at + self._timeout_seconds(job),
+                    grace_seconds=self._settings.cancel_grace_seconds,
+                    say=pump.say,
+                )
+                if outcome.status != 0:
+                    pump.say(f"exit status {outcome.status}")
+                return outcome
+            finally:
+                os.close(process.report)
+                pump.finish()
+
+    def _assignment(self, job: Job, scratch: str) -> Assignment:
+        settings = self._settings
+        cores = len(os.sched_getaffinity(0))
+        hub_token = self._secrets.path(job.id)
+        return Assignment(
+            job_id=job.id,
+            attempt=job.attempt,
+            lease_token=job.lease.token,
+            spec=job.spec,
+            model_identity=job.model_identity,
+            model_name=job.model_name,
+            device=job.queue,
+            storage_url=settings.storage,
+            scratch=scratch,
+            threads=max(1, cores // self._slot.count),
+            zoo_roots=tuple(str(root.absolute()) for root in settings.zoo_roots),
+            embedded=settings.embedded,
+            hub_token_file=str(hub_token) if settings.embedded and hub_token.is_file() else None,
+            log_level=settings.log_level,
+            log_format=settings.log_format,
+        )
+
+    def _timeout_seconds(self, job: Job) -> float:
+        return job.timeout_seconds if job.timeout_seconds is not None else self._settings.job_timeout_seconds
+
+    def _failure(self, job: Job, outcome: Outcome, oom_kills: int) -> Failure:
+        if outcome.ending is Ending.TIMED_OUT:
+            seconds = self._timeout_seconds(job)
+            return Failure(
+                FailureClass.TIMEOUT,
+                "timeout",
+                f"the job took longer than its {seconds:g} s",
+                "submit with a longer --timeout",
+            )
+        if outcome.received.failure is not None:
+            return failure_from_wire(outcome.received.failure)
+        return failure_of_exit(outcome.status, oom_kills=oom_kills)
+
+    def _succeed(self, job: Job, keeper: LeaseKeeper, raw: dict[str, object]) -> None:
+        try:
+            result = Result.model_validate(raw).model_dump(mode="json")
+        except ValidationError as error:
+            logger.error("job %s: its runner's result is not valid: %s", job.id, error)
+            failure = Failure(
+                FailureClass.USER_ERROR, "internal_error", f"the result is not valid: {error.errors()[0]['msg']}"
+            )
+            self._fail(job, keeper, failure)
+            return
+        if self._insist(keeper, lambda: self._store.succeed(job.lease, result)):
+            logger.info("job %s: succeeded", job.id)
+            return
+        # Refused, or the answer was lost on the way: only the database knows whether this very attempt succeeded.
+        if not self._names_our_artifacts(job):
+            logger.warning("job %s: attempt %d came too late; nothing is written", job.id, job.attempt)
+            self._withdraw(job)
+
+    def _names_our_artifacts(self, job: Job) -> bool:
+        try:
+            current = self._store.get(job.id)
+        except PrunectlError as error:
+            logger.warning("job %s: outcome unknown, the collector will tidy up: %s", job.id, error.message)
+            return True
+        return current is not None and current.result is not None and current.attempt == job.attempt
+
+    def _fail(self, job: Job, keeper: LeaseKeeper, failure: Failure) -> None:
+        now = self._insist(keeper, lambda: self._store.fail(job.lease, failure))
+        self._withdraw(job)
+        state = now.state if now else "out of our hands"
+        logger.warning(
+            "job %s: attempt %d failed (%s: %s), now %s", job.id, job.attempt, failure.code, failure.message, state
+        )
+
+    def _hand_back(self, job: Job, keeper: LeaseKeeper) -> None:
+        handed_back = self._insist(keeper, lambda: self._store.hand_back(job.lease))
+        self._withdraw(job)
+        if handed_back:
+            logger.info("job %s: handed back", job.id)
+            self._doorbell.ring(job.queue)
+
+    def _insist(self, keeper: LeaseKeeper, write: Callable[[], T]) -> T | None:
+        """Try a write again while the database is away and the lease is ours; None when that ends."""
+        while True:
+            try:
+                return write()
+            except PrunectlError as error:
+                logger.warning("can't write the job's end, trying again: %s", error.message)
+                if keeper.fenced:
+                    return None
+                time.sleep(_RETRY_SECONDS)
+
+    def _withdraw(self, job: Job) -> None:
+        """Remove what this attempt published; its name is ours alone, so nobody else's can be hit."""
+        try:
+            self._storage.remove(run_name(job.id, job.attempt, job.lease.token))
+        except (PrunectlError, OSError) as error:
+            logger.warning("job %s: what attempt %d published is left to the collector: %s", job.id, job.attempt, error)
+
+    def _after(self, job: Job) -> None:
+        """Forget the secret of a job that has ended, and ring if more jobs wait.
+
+        The message that woke us stands for one job. We ring again instead of looping, so that we can be stopped in between.
+        """
+        try:
+            current = self._store.get(job.id)
+            counts = self._store.queue_counts()
+        except PrunectlError as error:
+            logger.warning("can't see whether more jobs wait, the sweeper will: %s", error.message)
+            return
+        if current is None or current.state.terminal:
+            self._secrets.drop(job.id)
+        for queue in self._slot.queues:
+            if counts.get(queue, (0, 0))[0]:
+                self._doorbell.ring(queue)
+                return
