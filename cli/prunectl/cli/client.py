@@ -65,6 +65,8 @@ class Client:
         unreachable_hint: str = "check PRUNECTL_API_URL and the network",
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
+        # Its default is to log each retry, and where structlog is installed that lands on stdout, among the data.
+        stamina.instrumentation.set_on_retry_hooks(())
         self.url = url.rstrip("/")
         self.environment = environment
         self._hub_token = hub_token

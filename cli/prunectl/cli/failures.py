@@ -51,7 +51,8 @@ def _flagged(entry: dict[str, Any]) -> str:
     """A finding's message, with the field written as the flag that sets it."""
     field, message = str(entry.get("field") or ""), str(entry["message"])
     flag = "--" + field.replace("_", "-")
-    return re.sub(rf"^{re.escape(field)}(?=[: ])", flag, message) if field and field.isidentifier() else message
+    is_flag = field.islower() and field.isidentifier()
+    return re.sub(rf"^{re.escape(field)}(?=[: ])", flag, message) if is_flag else message
 
 
 def _usage(error: typer.TyperException, arguments: list[str]) -> int:

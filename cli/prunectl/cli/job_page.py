@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from prunectl.cli.job_columns import recipe_text, stage_text, state_text
-from prunectl.cli.output import Item, print_grid, write
+from prunectl.cli.output import Item, print_facts, print_grid, write
 from prunectl.cli.quantities import DASH, age, quantity, relative, seconds
 
 
@@ -39,7 +39,7 @@ def _facts(job: Item) -> None:
         ("started", job.get("started_at")),
         ("finished", _finished(job)),
     ]
-    print_grid(("", ""), [(name, str(value)) for name, value in facts if value])
+    print_facts([(name, str(value)) for name, value in facts if value])
 
 
 def _finished(job: Item) -> str | None:
@@ -56,7 +56,7 @@ def _error(job: Item) -> None:
         return
     _section("error")
     rows = [("code", error["code"]), ("message", error["message"]), ("hint", error.get("hint"))]
-    print_grid(("", ""), [(name, value) for name, value in rows if value])
+    print_facts([(name, value) for name, value in rows if value])
 
 
 def _metrics(job: Item) -> None:
@@ -129,7 +129,7 @@ def _artifacts(job: Item) -> None:
     artifacts = job.get("artifacts") or {}
     if artifacts:
         _section("artifacts")
-        print_grid(("", ""), list(artifacts.items()))
+        print_facts(list(artifacts.items()))
 
 
 def _section(title: str) -> None:

@@ -6,6 +6,7 @@ A command's module is imported when the command runs. ``--help`` and ``--version
 from __future__ import annotations
 
 import sys
+from functools import cache
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple, NoReturn
 
@@ -74,6 +75,7 @@ class LazyGroup(TyperGroup):
                 formatter.write_dl([(name, e.summary) for name, e in COMMANDS.items() if e.section == section])
 
 
+@cache
 def load(entry: Entry, name: str) -> Any:
     """The command of a module: its ``app`` where it is a group of its own, its ``command`` function elsewhere."""
     module = import_module(f"prunectl.cli.commands.{entry.module}")

@@ -7,13 +7,17 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from prunectl.errors import InvalidInput, nearest
 
 SCHEMA_VERSION = 1
+SHRINKING = frozenset({"MODEL", "NAME", "TAGS", "WORKER", "PATH", "REASON", "DETAIL", "HINT", "VALUE"})
+SHRUNK = 12
+"""To so many characters a column of `SHRINKING` may be cut."""
+GAP = 2
 Item = Mapping[str, Any]
 
 
@@ -148,29 +152,57 @@ def print_table(items: Iterable[Item], columns: Sequence[Column]) -> None:
 
 
 def print_grid(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> None:
-    """Rows of cells below a header; columns in ``right`` are aligned to the right."""
+    """Rows of cells below a header; columns in ``right`` are aligned to the right.
+
+    On a narrow terminal the columns of `SHRINKING` give way; where that is not enough the terminal wraps the lines,
+    since figures that are cut say nothing.
+    """
+    from rich.cells import cell_len
+
+    rows = list(rows)
+    widths = [max(cell_len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
+    least = [min(width, SHRUNK) if name in SHRINKING else width for name, width in zip(header, widths, strict=True)]
+    _print(header, rows, least, right=frozenset(right), long_cells="ellipsis")
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Names and values, one pair a line; a long value goes on below itself."""
+    facts = list(facts)
+    _print(("", ""), facts, [max((len(name) for name, _ in facts), default=0), 0], long_cells="fold")
+
+
+def _print(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    least: Sequence[int],
+    *,
+    right: frozenset[int] = frozenset(),
+    long_cells: Literal["ellipsis", "fold"],
+) -> None:
     from rich.table import Table
     from rich.text import Text
 
     terminal = sys.stdout.isatty()
-    aligned = set(right)
     table = Table(box=None, pad_edge=False, show_header=any(header), header_style="bold" if terminal else "")
     for index, name in enumerate(header):
         table.add_column(
             Text(name),
-            no_wrap=True,
-            overflow="ellipsis" if terminal else "ignore",
-            justify="right" if index in aligned else "left",
+            no_wrap=long_cells == "ellipsis",
+            overflow=long_cells,
+            justify="right" if index in right else "left",
+            min_width=least[index],
         )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
+    # Off a terminal nothing may be cut: the page is as wide as it needs to be.
+    needed = sum(least) + GAP * len(least)
+    page = console(width=max(console().width, needed) if terminal else 100_000)
     if terminal:
-        console().print(table)
+        page.print(table, crop=False)
         return
-    # Off a terminal nothing may be cut: the page is as wide as it needs to be, and lines lose their padding.
-    wide = console(width=100_000)
-    with wide.capture() as captured:
-        wide.print(table)
+    with page.capture() as captured:
+        page.print(table)
+    # Rich pads each line to the last column's width; readers of a pipe need no padding.
     write("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prunectl.cli.job_columns import recipe_text
-from prunectl.cli.output import Column, Item, print_grid
+from prunectl.cli.output import Column, Item, print_facts
 from prunectl.cli.quantities import count, relative
 
 COLUMNS = [
@@ -25,7 +25,7 @@ def print_plan(plan: Item) -> None:
         ("identical job", plan["identical_job"] or "none"),
         *(("note", note) for note in plan["notes"]),
     ]
-    print_grid(("", ""), rows)
+    print_facts(rows)
 
 
 def _change(measure: Item) -> str:

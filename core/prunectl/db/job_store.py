@@ -88,7 +88,9 @@ class SqlJobStore:
 
     def _insert(self, connection: Connection, new_jobs: Sequence[NewJob], *, dedupe: bool) -> dict[str, Job]:
         now = _now(connection)
-        rows = [row_of(new, now=now, dedupe=dedupe) for new in new_jobs]
+        # In the order of the unique index: two submits of the same jobs in different orders would deadlock.
+        ordered = sorted(new_jobs, key=lambda new: (new.owner, new.digest))
+        rows = [row_of(new, now=now, dedupe=dedupe) for new in ordered]
         dialect = postgresql if self._postgresql else sqlite
         statement = dialect.insert(jobs).on_conflict_do_nothing(
             index_elements=["owner", "dedupe_key"], index_where=LIVE

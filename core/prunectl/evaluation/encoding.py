@@ -51,11 +51,15 @@ def by_length(rows: Sequence[Encoded], batch_size: int) -> Iterator[list[int]]:
 
 
 def mask_words(
-    tokenizer: PreTrainedTokenizerBase, rows: Iterable[Encoded], vocabulary: int, seed: int
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Iterable[Encoded],
+    vocabulary: int,
+    seed: int,
+    fraction: float = MASKED_FRACTION,
 ) -> tuple[list[Encoded], list[list[int]]]:
     """(rows with hidden tokens, labels with -100 elsewhere) for masked language modelling.
 
-    15 % of a text's tokens, at least one and never a special one, are predicted; 80 % of those show the mask token,
+    ``fraction`` of a text's tokens, at least one and never a special one, are predicted; 80 % of those show the mask token,
     10 % a random token and 10 % themselves (Devlin et al. 2019, section 3.1). Each text's draw depends on ``seed`` and
     its position alone, so neither batch size nor model changes it. Raises InvalidInput (field ``task``) where the
     tokenizer has no mask token.
@@ -75,7 +79,7 @@ def mask_words(
         draw = np.random.default_rng((seed, position))
         ids = list(row["input_ids"])
         candidates = [index for index, token in enumerate(ids) if token not in special]
-        count = min(len(candidates), max(1, round(MASKED_FRACTION * len(candidates))))
+        count = min(len(candidates), max(1, round(fraction * len(candidates))))
         label = [UNLABELLED] * len(ids)
         for index in draw.choice(candidates, size=count, replace=False) if candidates else ():
             label[index] = ids[index]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib.metadata import version
 
 from prunectl.jobs.ports import JobStore, Storage, Worker, WorkerStore
 from prunectl.jobs.sweeper import alive_within_seconds
+from prunectl.version import version
 from prunectl.settings import Settings
 
 MAX_CLOCK_SKEW_SECONDS = 30.0
@@ -107,7 +107,7 @@ class Doctor:
 
     @staticmethod
     def _versions(alive: Iterable[Worker]) -> list[Check]:
-        ours = version("prunectl")
+        ours = version()
         return [
             Check(
                 f"worker {worker.name}", worker.version == ours, f"version {worker.version}, device {worker.device}",

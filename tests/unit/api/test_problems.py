@@ -68,20 +68,20 @@ def test_what_is_not_json(ada: TestClient, text: str) -> None:
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_numbers_that_json_does_not_have(ada: TestClient, number: str) -> None:
-    text = '{"model": "m", "recipe": {"heads": %s}}' % number
+    text = '{"model": "m", "recipe": {"heads": ' + number + "}}"
     response = ada.post("/v1/jobs", content=text, headers={"Content-Type": "application/json"})
     assert problem(response, 422, "invalid_input")["errors"][0]["field"] == "heads"
 
 
 @pytest.mark.parametrize("name", ['"\\ud800"', '"\\u0000"', '"a\\u0000b"'])
 def test_characters_that_no_database_takes(ada: TestClient, name: str) -> None:
-    text = '{"model": "m", "recipe": {"heads": 0.1}, "name": %s}' % name
+    text = '{"model": "m", "recipe": {"heads": 0.1}, "name": ' + name + "}"
     response = ada.post("/v1/jobs", content=text, headers={"Content-Type": "application/json"})
     problem(response, 422, "invalid_input")
 
 
 def test_an_escaped_backslash_before_u0000_is_plain_text(ada: TestClient, model: str) -> None:
-    text = '{"model": "%s", "recipe": {"heads": 0.1}, "name": "\\\\u0000"}' % model
+    text = '{"model": "' + model + '", "recipe": {"heads": 0.1}, "name": "\\\\u0000"}'
     response = ada.post("/v1/jobs", content=text, headers={"Content-Type": "application/json"})
     assert response.status_code == 202, response.text
     assert response.json()["name"] == "\\u0000"

@@ -45,8 +45,10 @@ def test_all_flags_reach_the_job(run: Any, services: Services, model: str) -> No
     ran = run(
         "submit", "-m", model, "--heads", "0.25", "--ffn", ".5", "--scorer", "random", "--iterations", "3", "--even",
         "--multiple-of", "8", "--min-heads", "1", "--min-ffn", "4", "--no-refit", "--seed", "7", "--task", "fill-mask",
-        "--metric", "accuracy", "--max-samples", "64", "--max-length", "32", "--max-drop", "0.01", "--min-speedup", "1.2",
-        "--bench-batch", "1,16", "--bench-seq", "64", "--device", "cpu", "--priority", "-3", "--name", "n", "--tag", "a=b",
+        "--metric", "accuracy", "--max-samples", "64",
+        "--max-length", "32", "--max-drop", "0.01", "--min-speedup", "1.2",
+        "--bench-batch", "1,16", "--bench-seq", "64", "--device", "cpu",
+        "--priority", "-3", "--name", "n", "--tag", "a=b",
         "--tag", "c=d=e", "--timeout", "2h", "--retries", "0", "--data", "builtin:python-docs",
     )  # fmt: skip
     assert ran.code == 0, ran.err
@@ -105,7 +107,7 @@ def test_an_identical_job_is_returned_unless_forced(run: Any, model: str) -> Non
         (["--heads", "30"], ["did you mean 0.3?"]),
         (["--heads", "lots"], ["--heads", "'lots'"]),
         (["--heads", "nan"], ["--heads"]),
-        (["--heads", "0.3", "--scorer", "tailor"], ["--scorer: 'tailor'", "taylor, random", "did you mean taylor?"]),
+        (["--heads", "0.3", "--scorer", "tailor"], ["--scorer: 'tailor'", "allowed is taylor, ", "did you mean taylor?"]),
         (["--heads", "0.3", "--device", "gpus"], ["--device", "did you mean gpu?"]),
         (["--heads", "0.3", "--task", "fill-masks"], ["--task", "did you mean fill-mask?"]),
         (["--heads", "0.3", "--bench-batch", "1,x"], ["--bench-batch", "'x'"]),

@@ -17,6 +17,21 @@ from prunectl.schemas import Result, StageName, StageRecord
 logger = logging.getLogger(__name__)
 
 
+# Where each stage starts and ends on the way of the whole job: rough shares, for a bar and an ETA that only grow.
+_SPANS: dict[StageName, tuple[float, float]] = {
+    "fetch": (0.0, 0.05),
+    "baseline": (0.05, 0.20),
+    "score": (0.20, 0.40),
+    "prune": (0.40, 0.42),
+    "recover": (0.42, 0.45),
+    "save": (0.45, 0.47),
+    "reload": (0.47, 0.65),
+    "evaluate": (0.65, 0.80),
+    "benchmark": (0.80, 0.98),
+    "export": (0.98, 1.0),
+}
+
+
 @dataclass(slots=True)
 class OpenStage:
     """A stage that is under way; set ``reused`` where its outcome came from a cache."""
@@ -30,6 +45,7 @@ class Report:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._span = (0.0, 1.0)
         self.stages: list[StageRecord] = []
 
     @contextmanager
@@ -37,7 +53,9 @@ class Report:
         """Announce a stage, and record its seconds when it ends well. Raises ValueError for an unknown name."""
         if name not in get_args(StageName):
             raise ValueError(f"{name!r} is not a stage")
+        self._span = _SPANS[name]
         self._send("stage", name)
+        self.progress(0.0)
         logger.info("stage %s", name)
         stage, started = OpenStage(name), time.monotonic()
         yield stage
@@ -46,8 +64,9 @@ class Report:
         logger.info("stage %s: %.2f s%s", name, record.seconds, ", reused" if record.reused else "")
 
     def progress(self, fraction: float) -> None:
-        """How much of the whole job is done, in [0, 1]."""
-        self._send("progress", min(1.0, max(0.0, fraction)))
+        """How much of the open stage is done, in [0, 1]; sent as a part of the whole job."""
+        start, end = self._span
+        self._send("progress", round(start + (end - start) * min(1.0, max(0.0, fraction)), 4))
 
     def result(self, result: Result) -> None:
         self._send("result", result.model_dump(mode="json"))

@@ -35,7 +35,7 @@ def show(
 ) -> None:
     """Show one model."""
     from prunectl.cli.connection import connect
-    from prunectl.cli.output import choose_format, field, print_documents, print_grid
+    from prunectl.cli.output import choose_format, field, print_documents, print_facts
 
     format = choose_format(output, as_json, quiet)
     with connect() as client:
@@ -43,7 +43,7 @@ def show(
     model["id"] = model["name"]
 
     def page(item: object) -> None:
-        print_grid(("", ""), [(key, str(value)) for key, value in model.items() if value is not None and key != "id"])
+        print_facts([(key, str(value)) for key, value in model.items() if value is not None and key != "id"])
 
     if format == "id":
         print_documents([model], format, page, [])

@@ -1,0 +1,40 @@
+"""The contract on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from prunectl.db import migrate
+from prunectl.db.job_store import SqlJobStore
+from prunectl.db.session import make_engine
+from prunectl.db.tables import metadata
+from sqlalchemy import Engine, text
+from support.servers import fresh_database
+from support.stores import JobStoreContract, add
+
+
+@pytest.fixture(scope="module")
+def migrated(postgres_url: str) -> Iterator[Engine]:
+    with fresh_database(postgres_url) as url:
+        migrate.upgrade(url)
+        engine = make_engine(url)
+        yield engine
+        engine.dispose()
+
+
+class TestPostgresJobStore(JobStoreContract):
+    @pytest.fixture
+    def store(self, migrated: Engine) -> SqlJobStore:
+        with migrated.begin() as connection:
+            connection.execute(text(f"TRUNCATE {', '.join(metadata.tables)}"))
+        return SqlJobStore(migrated)
+
+
+def test_sessions_that_the_server_ends_are_replaced(migrated: Engine) -> None:
+    store = SqlJobStore(migrated)
+    job = add(store)
+    with migrated.connect() as connection:
+        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        connection.execute(text(others))
+    assert store.get(job.id) == job

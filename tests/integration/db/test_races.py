@@ -1,0 +1,98 @@
+"""Many processes at the same rows: each job is won once, each dead lease expired once, each identical submit queued once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from prunectl.db import migrate
+from prunectl.db.job_store import SqlJobStore
+from prunectl.db.session import make_engine
+from support.queue_stub import python_path
+from support.stores import add, claim, new_job
+
+_PRELUDE = """
+import json, sys
+from prunectl.db.job_store import SqlJobStore
+from prunectl.db.session import make_engine
+from support.stores import claim, new_job
+store = SqlJobStore(make_engine(sys.argv[1]))
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str:
+    if request.param == "sqlite":
+        found: str = request.getfixturevalue("sqlite_url")
+        return found
+    found = request.getfixturevalue("postgres_database")
+    migrate.upgrade(found)
+    return found
+
+
+def race(url: str, code: str, *, processes: int = 4) -> list[list[str]]:
+    """Run ``code`` in several processes that start at the same moment; what each printed as JSON."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", _PRELUDE + code, url],
+            env={"PYTHONPATH": python_path()},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(processes)
+    ]
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    answers = [process.communicate(timeout=60)[0] for process in started]
+    assert all(process.returncode == 0 for process in started)
+    return [json.loads(answer) for answer in answers]
+
+
+def test_each_job_is_claimed_once(url: str) -> None:
+    store = SqlJobStore(make_engine(url))
+    ids = {added.job.id for added in store.add([new_job() for _ in range(200)])}
+    won = race(
+        url,
+        "won = []\nwhile (job := claim(store)) is not None: won.append(job.id)\nprint(json.dumps(won))",
+    )
+    everything = [job_id for part in won for job_id in part]
+    assert len(everything) == len(ids)
+    assert set(everything) == ids
+
+
+def test_each_dead_lease_is_expired_once(url: str) -> None:
+    store = SqlJobStore(make_engine(url))
+    for _ in range(100):
+        add(store, priority=1)
+        assert claim(store, lease_seconds=-5) is not None
+    swept = race(url, "print(json.dumps([job.id for job in store.sweep()]))", processes=3)
+    everything = [job_id for part in swept for job_id in part]
+    assert len(everything) == len(set(everything)) == 100
+
+
+def test_identical_submits_at_once_queue_one_job(url: str) -> None:
+    answers = race(
+        url,
+        "made = [store.add([new_job(digest=f'sha256:{i}')])[0] for i in range(20)]\n"
+        "print(json.dumps([f'{a.created} {a.job.id}' for a in made]))",
+    )
+    for column in zip(*answers, strict=True):
+        assert sum(answer.startswith("True") for answer in column) == 1
+        assert len({answer.split()[1] for answer in column}) == 1
+
+
+def test_a_quota_holds_against_claims_at_once(url: str) -> None:
+    store = SqlJobStore(make_engine(url))
+    store.add([new_job() for _ in range(20)])
+    won = race(
+        url,
+        "won = []\nwhile (job := claim(store, max_running_per_owner=3)) is not None: won.append(job.id)\nprint(json.dumps(won))",
+    )
+    assert sum(len(part) for part in won) == 3
+

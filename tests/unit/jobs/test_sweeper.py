@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from prunectl.errors import Unavailable
+from prunectl.jobs.leftovers import ArtifactCollector
+from prunectl.jobs.memory import MemoryDoorbell, MemoryJobStore, MemoryWorkerStore
+from prunectl.jobs.ports import Worker
+from prunectl.jobs.sweeper import FORGET_SECONDS, Sweeper, alive_within_seconds
+from prunectl.settings import Settings
+from prunectl.storage import open_storage, run_name
+from support.stores import RESULT, add, claim, get, running
+
+WORKER = Worker("t1", "w1", "h", 1, ("cpu",), 2, "cpu", "0.1")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Bench:
+    """A sweeper over stores in memory, with a clock to turn."""
+
+    def __init__(self, settings: Settings, **more: object) -> None:
+        self.clock = Clock()
+        self.store, self.workers, self.bell = MemoryJobStore(self.clock), MemoryWorkerStore(self.clock), MemoryDoorbell()
+        self.settings = settings
+        self.sweeper = Sweeper(self.store, self.workers, self.bell, settings, **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, sweep_seconds=15)
+
+
+def test_a_dead_lease_expires_and_an_idle_slot_is_rung(settings: Settings) -> None:
+    bench = Bench(settings, announce=WORKER)
+    job = running(bench.store, lease_seconds=60)
+    assert bench.sweeper.sweep() == 0
+    bench.clock.now += 61
+    assert bench.sweeper.sweep() == 1
+    assert get(bench.store, job).state == "queued"
+    assert bench.bell.rings == []  # nobody serves its queue
+    add(bench.store), add(bench.store), add(bench.store)
+    bench.sweeper.sweep()
+    assert bench.bell.rings == ["cpu", "cpu"]
+
+
+def test_full_workers_are_not_rung(settings: Settings) -> None:
+    bench = Bench(settings, announce=WORKER)
+    for _ in range(3):
+        add(bench.store)
+    claim(bench.store), claim(bench.store)
+    bench.sweeper.sweep()
+    assert bench.bell.rings == []
+
+
+def test_a_worker_is_shown_dead_and_then_forgotten(settings: Settings) -> None:
+    bench = Bench(settings)
+    bench.workers.announce(WORKER)
+    bench.clock.now += alive_within_seconds(settings) + 1
+    bench.sweeper.sweep()
+    assert bench.workers.workers(alive_within_seconds=alive_within_seconds(settings)) == []
+    assert len(bench.workers.workers()) == 1
+    bench.clock.now += FORGET_SECONDS
+    bench.sweeper.sweep()
+    assert bench.workers.workers() == []
+
+
+def test_a_bad_round_does_not_end_the_thread(settings: Settings) -> None:
+    rounds: list[int] = []
+    done = threading.Event()
+
+    class Failing(MemoryJobStore):
+        def sweep(self):  # type: ignore[no-untyped-def]
+            rounds.append(1)
+            if len(rounds) == 1:
+                raise Unavailable("the database does not answer")
+            if len(rounds) == 2:
+                raise RuntimeError("a bug")
+            done.set()
+            return super().sweep()
+
+    quick = settings.model_copy(update={"sweep_seconds": 0.01})
+    chores: list[str] = []
+    sweeper = Sweeper(Failing(), MemoryWorkerStore(), MemoryDoorbell(), quick, chores=[lambda: chores.append("done")])
+    sweeper.start()
+    assert done.wait(5)
+    sweeper.stop()
+    assert not sweeper.is_alive()
+    assert chores == ["done"]
+
+
+def test_orphan_artifacts_are_collected_and_others_are_not(tmp_path: Path) -> None:
+    storage, store = open_storage(str(tmp_path / "storage")), MemoryJobStore()
+
+    def publish(name: str) -> str:
+        source = tmp_path / "source"
+        source.mkdir()
+        (source / "config.json").write_text("{}")
+        return storage.publish(str(source), name)
+
+    done = running(store)
+    named = run_name(done.id, 1, done.lease.token)
+    store.succeed(done.lease, {**RESULT, "artifacts": {"onnx": publish(named) + "/onnx/model.onnx"}})
+    older_attempt = run_name(done.id, 0, "f" * 32)
+    publish(older_attempt)
+    active = running(store)
+    in_use = run_name(active.id, 1, active.lease.token)
+    publish(in_use)
+    unknown = run_name("01hzunknown", 1, "e" * 32)
+    publish(unknown)
+    half = tmp_path / "storage" / ".tmp-half"
+    half.mkdir()
+    storage.write("logs/x", b"kept")
+
+    assert ArtifactCollector(store, storage, after_seconds=3600).collect() == []
+    removed = ArtifactCollector(store, storage, after_seconds=-10).collect()
+    assert sorted(removed) == sorted([older_attempt, unknown, ".tmp-half"])
+    assert storage.list("") == sorted([f"{named}/config.json", f"{in_use}/config.json", "logs/x"])
