@@ -39,6 +39,8 @@ class Fleet:
         self._engine = engine
         self._log = (home / "workers.log").open("ab")
         self._seen: set[int] = set()
+        self.pools_were_killed = False
+        """Celery tells of a killed pool process with a traceback; any other traceback in a worker's log is a fault."""
 
     def start(self, slots: int = 1, name: str = "") -> subprocess.Popen[bytes]:
         """A worker that has shown itself."""
@@ -62,7 +64,8 @@ class Fleet:
     def submit(self, *stubs: str, **changed: Any) -> list[Job]:
         """Queue a job for each of ``stubs`` and ring."""
         news = [
-            new_job(spec={"model": "m", "recipe": {}, "evaluation": {}, "tags": {"stub": stub}}, **changed) for stub in stubs
+            new_job(spec={"model": "m", "recipe": {}, "evaluation": {}, "tags": {"stub": stub}}, **changed)
+            for stub in stubs
         ]
         added = self.store.add(news)
         self.bell.ring("cpu", len(news))
@@ -110,7 +113,7 @@ class Fleet:
         self._log.close()
         self._engine.dispose()
         output = (self.settings.home / "workers.log").read_text()
-        assert "Traceback" not in output, output
+        assert self.pools_were_killed or "Traceback" not in output, output
 
 
 def descendants(pid: int) -> list[int]:
