@@ -1,16 +1,85 @@
-"""A recipe: what to remove from a model and how. A frozen value, the same in the CLI, the API, YAML and the database."""
+"""A recipe: what to remove from a model and how. A frozen value, the same in the CLI, the API, YAML and the
+database.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, Self
+import re
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-Scorer = Literal["taylor", "random"]
+Scorer = Literal["taylor", "activation", "magnitude", "wanda", "random"]
+LayerChoice = Literal["influence", "top", "bottom", "alternate", "random"]
+Granularity = Literal["element", "matrix", "tensor"]
+Pattern = Literal["2:4", "4:8"]
 Engine = Literal["native", "textpruner"]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+AttentionKind = Literal["encoder", "decoder", "cross"]
+"""Self-attention of the encoder, masked self-attention of the decoder, attention of the decoder to the encoder."""
+
+
+def parse_fractions(value: Any) -> Any:
+    """``"encoder=0.3,cross=0.5"`` as ``{"encoder": "0.3", "cross": "0.5"}``; anything else as it is."""
+    if not isinstance(value, str) or "=" not in value:
+        return value
+    parts = [part.partition("=") for part in value.split(",")]
+    names = [name.strip() for name, _, _ in parts]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{value!r} names a kind of attention twice")
+    unknown = [name for name in names if name not in get_args(AttentionKind)]
+    if unknown:
+        raise ValueError(
+            f"{unknown[0]!r} is no kind of attention: there are {', '.join(get_args(AttentionKind))}, "
+            "as in encoder=0.3,cross=0.5"
+        )
+    return {name: fraction.strip() for name, (_, _, fraction) in zip(names, parts, strict=True)}
+
+
+HeadFractions = Annotated[
+    Annotated[Fraction, Tag("all")] | Annotated[dict[AttentionKind, Fraction], Field(min_length=1), Tag("by kind")],
+    Discriminator(lambda value: "by kind" if isinstance(value, dict) else "all"),
+    BeforeValidator(parse_fractions),
+]
+"""One fraction for all heads of the model, or one for each kind of attention; kinds that aren't named stay whole."""
+
+MAX_LAYERS = 10_000
+"""More than any model has."""
+AXES = ("vocab", "layers", "heads", "ffn", "weights")
+"""The fields that remove something, in the order in which they do."""
+SCORERS: dict[str, tuple[Scorer, ...]] = {
+    # By axis, the default first. Layers and vocabulary have ways of their own: layer_choice, and the corpus.
+    "heads": ("taylor", "activation", "magnitude", "random"),
+    "ffn": ("taylor", "activation", "magnitude", "random"),
+    "weights": ("magnitude", "wanda", "random"),
+}
+PATTERNS: dict[Pattern, tuple[int, int]] = {"2:4": (2, 4), "4:8": (4, 8)}
+"""Pattern -> (weights that stay, of so many consecutive ones)."""
+
+
+def _layers(value: Any) -> Any:
+    """``2`` and ``"2"`` are a count; ``"0,3"``, ``"3,"`` and ``[3]`` are indices."""
+    given = value
+    if isinstance(value, str) and "," in value:
+        value = value.removesuffix(",").split(",")
+    if isinstance(value, (list, tuple)) and value:
+        found = [_whole(part) for part in value]
+        if None not in found:
+            return tuple(sorted({index for index in found if index is not None}))
+    elif (count := _whole(value)) is not None:
+        return count
+    raise ValueError(f"{given!r} is neither a number of layers nor indices such as 0,3 (one index: 3,)")
+
+
+def _whole(value: Any) -> int | None:
+    if isinstance(value, str) and re.fullmatch(r"\s*\d{1,9}\s*", value, re.ASCII):
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_LAYERS else None
+
+
+Layers = Annotated[int | tuple[int, ...], BeforeValidator(_layers)]
 
 
 def canonical_json(value: Any) -> str:
@@ -24,18 +93,27 @@ def digest_of(value: Any) -> str:
 
 
 class Recipe(BaseModel):
-    """What to remove and how.
+    """What to remove and how, in this order: vocabulary, layers, heads and FFN neurons, weights.
 
-    All fractions say how much is removed: ``heads=0.3`` removes floor(0.3 x all heads of the model), ranked over the
-    whole model; with ``even``, floor(0.3 x the layer's) in each layer. ``min_heads`` and ``min_ffn`` are kept in each layer.
-    ``iterations`` prunes in that many steps, scoring again after each.
+    All fractions say how much is removed, of what the steps before have left: ``heads=0.3`` removes floor(0.3 x all
+    heads of the model), ranked over the whole model; with ``even``, floor(0.3 x the layer's) in each layer.
+    ``min_heads`` and ``min_ffn`` are kept in each layer. ``iterations`` prunes heads and neurons in that many steps,
+    scoring again after each. ``layers`` is a count (which ones, ``layer_choice`` says) or the indices themselves.
+    ``vocab`` names a corpus: what it doesn't need leaves the vocabulary. ``scorer`` goes to every axis that can use
+    it; the others take their default (`SCORERS`). None: each axis its default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    heads: Fraction | None = None
+    heads: HeadFractions | None = None
     ffn: Fraction | None = None
-    scorer: Scorer = "taylor"
+    layers: Layers | None = None
+    layer_choice: LayerChoice = "influence"
+    weights: Fraction | None = None
+    weight_granularity: Granularity = "element"
+    weight_pattern: Pattern | None = None
+    vocab: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    scorer: Scorer | None = None
     engine: Engine = "native"
     iterations: Annotated[int, Field(ge=1, le=1000)] = 1
     even: bool = False
@@ -45,17 +123,77 @@ class Recipe(BaseModel):
     refit: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        """A pattern implies its fraction; a scorer left out is the default of the first axis that has scorers."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        if values.get("weights") is None and values.get("weight_pattern") in PATTERNS:
+            stay, of = PATTERNS[values["weight_pattern"]]
+            values["weights"] = 1 - stay / of
+        if values.get("scorer") is None:
+            values["scorer"] = next((s[0] for axis, s in SCORERS.items() if values.get(axis) is not None), None)
+        return values
+
     @model_validator(mode="after")
-    def _removes_something(self) -> Self:
-        if self.heads is None and self.ffn is None:
-            raise ValueError("nothing to remove: give heads or ffn (for example heads=0.3)")
+    def _is_whole(self) -> Self:
+        if not self.axes:
+            raise ValueError("nothing to remove: give heads, ffn, layers, weights or vocab (for example heads=0.3)")
         if self.refit:
             raise ValueError("refit is not available in this version; leave it out or use no-refit")
+        self._check_scorer()
+        self._check_choices()
         return self
+
+    def _check_scorer(self) -> None:
+        usable = [axis for axis, scorers in SCORERS.items() if axis in self.axes and self.scorer in scorers]
+        if self.scorer is None or usable:
+            return
+        can = {axis: scorers for axis, scorers in SCORERS.items() if axis in self.axes}
+        listed = "; ".join(f"{axis} takes {', '.join(scorers)}" for axis, scorers in can.items())
+        raise ValueError(
+            f"scorer={self.scorer} can't be used by {' or '.join(self.axes)}: "
+            + (listed or "layers are chosen by layer_choice, and vocabulary by its corpus")
+        )
+
+    def _check_choices(self) -> None:
+        if self.layer_choice != "influence" and not isinstance(self.layers, int):
+            raise ValueError(f"layer_choice={self.layer_choice} chooses a number of layers: give layers=N")
+        if self.weights is None and self.weight_granularity != "element":
+            raise ValueError(f"weight_granularity={self.weight_granularity} needs weights=F")
+        if self.weight_pattern is not None:
+            stay, of = PATTERNS[self.weight_pattern]
+            if self.weights != 1 - stay / of:
+                raise ValueError(
+                    f"weight_pattern={self.weight_pattern} removes weights={1 - stay / of:g}, no other share"
+                )
+            if self.weight_granularity != "element":
+                raise ValueError(f"weight_pattern={self.weight_pattern} goes with weight_granularity=element only")
+        if self.engine == "textpruner":
+            foreign = [axis for axis in self.axes if axis in ("layers", "weights")]
+            if foreign:
+                raise ValueError(f"engine textpruner has no pruner for {' or '.join(foreign)}: leave the engine out")
+            if self.scorer not in (None, "taylor", "random"):
+                raise ValueError(f"engine textpruner scores by taylor or random, not by {self.scorer}")
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes that the recipe prunes, in the order in which it does."""
+        return tuple(axis for axis in AXES if getattr(self, axis) is not None)
+
+    def scorer_of(self, axis: str) -> Scorer:
+        """The recipe's scorer where ``axis`` (heads, ffn or weights) can use it, the axis's default elsewhere."""
+        allowed = SCORERS[axis]
+        return self.scorer if self.scorer in allowed else allowed[0]
 
     def document(self) -> dict[str, Any]:
         """The recipe as it is stored and shown: every field that differs from its default, and the seed."""
-        return {**self.model_dump(exclude_defaults=True), "seed": self.seed}
+        document = self.model_dump(mode="json", exclude_defaults=True)
+        if self.scorer == next((scorers[0] for axis, scorers in SCORERS.items() if axis in self.axes), None):
+            document.pop("scorer", None)
+        return {**document, "seed": self.seed}
 
     @property
     def digest(self) -> str:

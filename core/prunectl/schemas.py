@@ -7,13 +7,21 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from prunectl.recipe import Fraction, Recipe, digest_of
+from prunectl.recipe import Recipe, digest_of
 
 SCHEMA_VERSION = 1
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Device = Literal["auto", "cpu", "gpu"]
-TaskName = Literal["auto", "fill-mask", "text-classification", "feature-extraction"]
+TaskName = Literal[
+    "auto",
+    "fill-mask",
+    "text-classification",
+    "text-generation",
+    "text2text-generation",
+    "image-classification",
+    "feature-extraction",
+]
 StageName = Literal[
     "fetch", "baseline", "score", "prune", "recover", "save", "reload", "evaluate", "benchmark", "export"
 ]
@@ -201,7 +209,11 @@ class StageRecord(BaseModel):
 
 
 class BlockStructure(BaseModel):
-    """What one block kept. ``heads_kept`` and ``ffn_kept`` are of the original model's numbering and count."""
+    """What one block kept. ``heads_kept`` and ``ffn_kept`` are of the original model's numbering and count.
+
+    A decoder layer with cross-attention is two blocks; its feed-forward stands in the first, and the cross-attention's
+    ``ffn_kept`` and ``ffn_total`` are 0. Layers that share their weights are one block.
+    """
 
     stack: Literal["encoder", "decoder"] = "encoder"
     index: int
@@ -213,7 +225,30 @@ class BlockStructure(BaseModel):
 
 
 class Structure(BaseModel):
+    """What is left. ``layers`` has the blocks of the layers that stayed, by the original model's numbers."""
+
     layers: list[BlockStructure]
+    removed_layers: list[int] = []
+    """Numbers of the layers that are gone, counted through the stacks: an encoder's first, then the decoder's."""
+    vocabulary_kept: int | None = None
+    vocabulary_total: int | None = None
+    weights_zeroed: int | None = None
+    weights_total: int | None = None
+    """Weights that could have been zeroed: those of the attention and feed-forward matrices."""
+
+
+class LedgerRow(BaseModel):
+    """Size and quality after one step of a recipe; the first row, ``original``, is the unpruned model."""
+
+    step: Literal["original", "vocabulary", "layers", "heads+ffn", "weights"]
+    parameters: int
+    nonzero_parameters: int
+    model_bytes: int
+    """Measured of the first and the last row's files, else the size of the tensors."""
+    metric: str
+    value: float | None
+    stderr: float | None = None
+    n: int | None = None
 
 
 class Result(BaseModel):
@@ -225,6 +260,7 @@ class Result(BaseModel):
     structure: Structure
     artifacts: dict[str, str]
     gate: Gate | None = None
+    ledger: list[LedgerRow] = []
     labels: Literal["data", "model", "text"] | None = None
     """Where the loss's labels came from: the data, the unpruned model's own argmax, or the text itself (masked words)."""
     conditions: dict[str, Any] = {}
@@ -258,6 +294,7 @@ class JobView(BaseModel):
     cancel_requested: bool = False
     error: ErrorView | None = None
     gate: Gate | None = None
+    ledger: list[LedgerRow] = []
     labels: str | None = None
     metrics: dict[str, dict[str, float | int | None]] = {}
     stages: list[StageRecord] = []
@@ -285,11 +322,63 @@ class Plan(BaseModel):
     heads_removed: int
     ffn_total: int
     ffn_removed: int
+    layers_total: int = 0
+    layers_removed: int = 0
+    weights_total: int = 0
+    """Weights that can be zeroed, of what the other axes leave."""
+    weights_zeroed: int = 0
     parameters: Measure
     macs: Measure
     queue: str
     identical_job: str | None = None
     notes: list[str] = []
+
+
+class InspectedStack(BaseModel):
+    """One stack of layers, all alike. ``kv_heads`` are fewer than ``heads`` where several query heads share a key."""
+
+    stack: Literal["encoder", "decoder"]
+    layers: int
+    heads: int
+    kv_heads: int
+    ffn: int
+    cross_attention: bool
+    shared: bool
+    """The layers are one set of weights, applied again and again."""
+
+
+class Saving(BaseModel):
+    """What an axis could take at most: all of its units, or all layers but one of each stack."""
+
+    axis: str
+    units: int
+    """How many there are."""
+    parameters: int
+    """How many parameters go with them; for weights, how many can be zero."""
+    share: float
+    """Of all parameters of the model."""
+    note: str | None = None
+
+
+class Inspection(BaseModel):
+    """What a model is made of, from ``config.json`` alone. Counts of parameters, tied weights once."""
+
+    schema_version: int = SCHEMA_VERSION
+    model: ModelRef
+    family: str
+    architecture: str
+    stacks: list[InspectedStack]
+    parameters: int
+    parts: dict[str, int]
+    """embeddings, attention, ffn, norms (of the layers), head (what stands on top; without what is tied)."""
+    savings: list[Saving]
+
+
+class ModelInspect(Wire):
+    """The body of ``POST /v1/models:inspect``."""
+
+    model: Annotated[str, Field(min_length=1, max_length=4096)]
+    environment: Environment | None = None
 
 
 class WorkerView(BaseModel):

@@ -118,9 +118,16 @@ def _properties() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for model in (JobCreate, Evaluation, Recipe):
         for name, schema in model.model_json_schema()["properties"].items():
-            options = [part for part in schema.get("anyOf", [schema]) if part.get("type") != "null"]
-            found[_FLAG_NAMES.get(name, name)] = options[0]
+            found[_FLAG_NAMES.get(name, name)] = _options(schema)[0]
     return found
+
+
+def _options(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a field may be, null left out; the first is what most people write."""
+    parts = schema.get("anyOf") or schema.get("oneOf")
+    if parts is None:
+        return [] if schema.get("type") == "null" else [dict(schema)]
+    return [option for part in parts for option in _options(part)]
 
 
 def _choices(field: str) -> list[str]:

@@ -16,13 +16,19 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prunectl.evaluation.builtin import paragraphs
 
 FAMILIES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")
+"""Encoders that differ in names and embeddings alone."""
 HEADS = ("fill-mask", "text-classification", "feature-extraction")
+OTHER_ENCODERS = ("albert", "deberta-v2", "mpnet")
+DECODERS = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
+TRANSLATORS = ("bart", "mbart", "marian", "t5", "mt5")
+ENCODERS = (*FAMILIES, *OTHER_ENCODERS)
+EVERY_FAMILY = (*ENCODERS, *DECODERS, *TRANSLATORS, "vit")
 
 _PREFIXES = {
     "bert": "Bert",
@@ -30,12 +36,45 @@ _PREFIXES = {
     "xlm-roberta": "XLMRoberta",
     "electra": "Electra",
     "distilbert": "DistilBert",
+    "albert": "Albert",
+    "deberta-v2": "DebertaV2",
+    "mpnet": "MPNet",
+    "gpt2": "GPT2",
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "bart": "Bart",
+    "mbart": "MBart",
+    "marian": "Marian",
+    "t5": "T5",
+    "mt5": "MT5",
+    "vit": "ViT",
 }
 _ENDINGS = {
     "fill-mask": "ForMaskedLM",
     "text-classification": "ForSequenceClassification",
     "feature-extraction": "Model",
+    "text-generation": "ForCausalLM",
+    "text2text-generation": "ForConditionalGeneration",
+    "image-classification": "ForImageClassification",
 }
+_OTHER_CLASSES = {
+    ("gpt2", "text-generation"): "GPT2LMHeadModel",
+    ("marian", "text2text-generation"): "MarianMTModel",
+}
+
+
+def heads_of(family: str) -> tuple[str, ...]:
+    """The tasks that a family has a class for, its usual one first."""
+    if family == "vit":
+        return ("image-classification", "feature-extraction")
+    if family in DECODERS:
+        return ("text-generation", "text-classification", "feature-extraction")
+    if family in TRANSLATORS:
+        more = () if family == "marian" else ("text-classification",)
+        return ("text2text-generation", *more, "feature-extraction")
+    return HEADS
 
 
 def texts(count: int = 400) -> list[str]:
@@ -74,21 +113,44 @@ def tokenizer(family: str, vocabulary: int = 400, sample: int = 300) -> PreTrain
         trained.train_from_iterator(lines, unigram_trainer)
         pieces = [(piece, float(score)) for piece, score in _state(trained)["vocab"]]
         return transformers.XLMRobertaTokenizer(vocab=[*pieces, ("<mask>", 0.0)], model_max_length=64)
-    raise ValueError(f"no tokenizer for {family!r}: choose from {', '.join(FAMILIES)}")
+    if family in EVERY_FAMILY and family != "vit":
+        return _byte_level(family, lines, max(vocabulary, 300))
+    raise ValueError(f"no tokenizer for {family!r}: choose from {', '.join(EVERY_FAMILY)}")
 
 
 def config(
     family: str, head: str, *, layers: int = 2, heads: int = 4, hidden: int = 32, ffn: int = 48, **more: Any
 ) -> Any:
-    """A configuration in the family's own attribute names. ``hidden`` is a multiple of ``heads``."""
-    words = tokenizer(family)
-    common: dict[str, Any] = {
-        "vocab_size": len(words),
-        "pad_token_id": words.pad_token_id,
-        "max_position_embeddings": 70,
-    }
+    """A configuration in the family's own attribute names. ``hidden`` is a multiple of ``heads``.
+
+    What sets a family apart is there: grouped queries, a head size of its own (T5, Qwen3), stacks that differ (BART),
+    relative positions (DeBERTa).
+    """
+    common: dict[str, Any] = {}
+    if family == "vit":
+        common |= {"image_size": 12, "patch_size": 4}
+    else:
+        words = tokenizer(family)
+        common |= {
+            "vocab_size": len(words),
+            "pad_token_id": words.pad_token_id,
+            "max_position_embeddings": 70,
+        }
     if family == "distilbert":
         common |= {"n_layers": layers, "n_heads": heads, "dim": hidden, "hidden_dim": ffn}
+    elif family == "gpt2":
+        common |= {"n_layer": layers, "n_head": heads, "n_embd": hidden, "n_inner": ffn, "n_positions": 70}
+        common.pop("max_position_embeddings")
+    elif family in ("t5", "mt5"):
+        common |= {"num_layers": layers, "num_heads": heads, "d_model": hidden, "d_ff": ffn, "d_kv": 6}
+        common |= {"num_decoder_layers": layers + 1, "decoder_start_token_id": words.pad_token_id}
+        common.pop("max_position_embeddings")
+    elif family in TRANSLATORS:
+        common |= {"d_model": hidden, "decoder_start_token_id": words.eos_token_id, "num_labels": 2}
+        for name, more_layers, more_ffn in (("encoder", 0, 0), ("decoder", 1, 16)):
+            common |= {f"{name}_layers": layers + more_layers, f"{name}_ffn_dim": ffn + more_ffn}
+            common |= {f"{name}_attention_heads": heads}
+        common |= {"decoder_attention_heads": max(heads // 2, 1)} if family == "bart" else {}
     else:
         common |= {
             "num_hidden_layers": layers,
@@ -96,7 +158,21 @@ def config(
             "hidden_size": hidden,
             "intermediate_size": ffn,
         }
-    if family == "electra":
+    if family in DECODERS[1:]:
+        common |= {"num_key_value_heads": max(heads // 2, 1)}
+    if family == "qwen3":
+        common |= {"head_dim": hidden // heads * 2}
+    if family == "deberta-v2":
+        common |= {
+            "relative_attention": True,
+            "position_buckets": 8,
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+        }
+        common |= {"pos_att_type": ["p2c", "c2p"], "position_biased_input": False, "type_vocab_size": 0}
+    if family in (*DECODERS, *TRANSLATORS):
+        common |= {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
+    if family in ("electra", "albert"):
         common |= {"embedding_size": hidden // 2}
     if family in ("roberta", "xlm-roberta"):
         common |= {"type_vocab_size": 1, "bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
@@ -111,7 +187,7 @@ def config(
 
 def model(family: str, head: str, *, seed: int = 0, **shape: Any) -> PreTrainedModel:
     """An untrained model in eval mode; biases and norms are random too, so that a forgotten bias shows in a test."""
-    name = _PREFIXES[family] + _ENDINGS[head]
+    name = _OTHER_CLASSES.get((family, head), _PREFIXES[family] + _ENDINGS[head])
     random_state = torch.random.get_rng_state()
     try:
         torch.manual_seed(seed)
@@ -120,7 +196,7 @@ def model(family: str, head: str, *, seed: int = 0, **shape: Any) -> PreTrainedM
             for key, parameter in built.named_parameters():
                 if parameter.dim() == 1:
                     parameter.add_(0.1 * torch.randn_like(parameter))
-                elif "embedding" not in key:
+                elif "embedding" not in key and family not in ("t5", "mt5"):  # T5 starts at full size
                     parameter.mul_(4.0)  # the usual 0.02 leaves attention uniform and outputs too alike to compare
     finally:
         torch.random.set_rng_state(random_state)
@@ -135,8 +211,49 @@ def build(directory: Path, family: str = "bert", head: str = "fill-mask", *, see
     """
     directory.mkdir(parents=True, exist_ok=True)
     model(family, head, seed=seed, **shape).save_pretrained(directory)
-    tokenizer(family).save_pretrained(directory)
+    if family == "vit":
+        described = {"image_processor_type": "ViTImageProcessor", "size": {"height": 12, "width": 12}}
+        (directory / "preprocessor_config.json").write_text(json.dumps(described))
+    else:
+        tokenizer(family).save_pretrained(directory)
     return directory
+
+
+def _byte_level(family: str, lines: list[str], size: int) -> PreTrainedTokenizerBase:
+    """Byte-level BPE in the form that any family can use: texts end in ``</s>`` but for decoders."""
+    trained = Tokenizer.from_str(_byte_pairs(tuple(lines), size))
+    if family not in DECODERS:
+        start = "<s> " if family in OTHER_ENCODERS else ""
+        ids = [(token, trained.token_to_id(token)) for token in ("<s>", "</s>")]
+        trained.post_processor = processors.TemplateProcessing(
+            single=f"{start}$A </s>", pair=f"{start}$A </s> $B </s>", special_tokens=ids
+        )
+    names = {
+        f"{name}_token": f"<{sign}>" for name, sign in {"pad": "pad", "bos": "s", "eos": "/s", "unk": "unk"}.items()
+    }
+    if family in OTHER_ENCODERS:
+        names |= {"cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>"}
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=trained,
+        model_max_length=64,
+        model_input_names=["input_ids", "attention_mask"],  # GPT-2 would add an embedding for token types
+        **names,
+    )
+
+
+@functools.cache
+def _byte_pairs(lines: tuple[str, ...], size: int) -> str:
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trained.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=["<pad>", "<s>", "</s>", "<unk>", "<mask>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    trained.train_from_iterator(lines, trainer)
+    return str(trained.to_str())
 
 
 def _word_pieces(lines: list[str], size: int) -> dict[str, int]:

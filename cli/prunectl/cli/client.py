@@ -165,6 +165,10 @@ class Client:
     def model(self, name: str) -> Json:
         return self._json("GET", "/v1/models/" + quote(name), headers=self._environment_header())
 
+    def inspect(self, model: str) -> Json:
+        body = self._with_environment({"model": model})
+        return self._json("POST", "/v1/models:inspect", json=body, headers=self._hub_header())
+
     def workers(self) -> list[Json]:
         items: list[Json] = self._json("GET", "/v1/workers")["items"]
         return items

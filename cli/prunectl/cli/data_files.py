@@ -1,4 +1,6 @@
-"""``--data`` and ``--calibration``: a local file becomes an upload by digest, everything else passes through."""
+"""``--data``, ``--calibration`` and ``--vocab``: a local file becomes an upload by digest, everything else passes
+through.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +12,22 @@ from typing import Any
 from prunectl.errors import InvalidInput, nearest
 
 SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet")
-FLAGS = ("data", "calibration")
+FLAGS = ("data", "calibration", "vocab")
 
 
-def local_files(evaluation: dict[str, Any]) -> dict[str, Path]:
-    """The flags whose value is a local file; raises InvalidInput for a path where there is none."""
+def local_files(values: dict[str, Any]) -> dict[str, Path]:
+    """The flags among ``values`` whose value is a local file; raises InvalidInput for a path where there is none."""
     found = {}
     for flag in FLAGS:
-        value = evaluation.get(flag)
+        value = values.get(flag)
         if isinstance(value, str) and (path := _local(flag, value)) is not None:
             found[flag] = path
     return found
 
 
-def referenced(evaluation: dict[str, Any], files: dict[str, Path], send: Callable[[str, Path], None]) -> dict[str, Any]:
-    """``evaluation`` with each local file sent (through ``send(sha256, path)``) and named by its digest."""
-    changed = dict(evaluation)
+def referenced(values: dict[str, Any], files: dict[str, Path], send: Callable[[str, Path], None]) -> dict[str, Any]:
+    """``values`` with each local file sent (through ``send(sha256, path)``) and named by its digest."""
+    changed = dict(values)
     for flag, path in files.items():
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -46,22 +46,35 @@ def metric(item: Item, name: str, side: str = "after") -> float | None:
 
 
 def recipe_text(item: Item) -> str:
-    """``h.30 f.25 even random``: fractions removed, then whatever is not the default."""
+    """``v l2 h.30 f.25 w.50 even random``: what is removed in the order of the steps, then whatever is not the
+    default.
+    """
     recipe: Mapping[str, Any] = item["recipe"]
-    parts = [
+    parts = ["v"] if recipe.get("vocab") else []
+    if (layers := recipe.get("layers")) is not None:
+        parts.append(f"l{layers}" if isinstance(layers, int) else "l" + ",".join(map(str, layers)) + ",")
+    parts += [
         f"{letter}{_fraction(recipe[name])}"
-        for name, letter in (("heads", "h"), ("ffn", "f"))
+        for name, letter in (("heads", "h"), ("ffn", "f"), ("weights", "w"))
         if recipe.get(name) is not None
     ]
+    usual = {"layer_choice": "influence", "weight_granularity": "element"}
+    parts += [str(recipe[name]) for name, default in usual.items() if recipe.get(name, default) != default]
+    if recipe.get("weight_pattern"):
+        parts.append(str(recipe["weight_pattern"]))
     if recipe.get("iterations", 1) != 1:
         parts.append(f"x{recipe['iterations']}")
     if recipe.get("even"):
         parts.append("even")
-    if recipe.get("scorer", "taylor") != "taylor":
+    if recipe.get("scorer", "taylor") not in ("taylor", _usual_scorer(recipe)):
         parts.append(str(recipe["scorer"]))
     if recipe.get("engine", "native") != "native":
         parts.append(str(recipe["engine"]))
     return " ".join(parts) or DASH
+
+
+def _usual_scorer(recipe: Mapping[str, Any]) -> str:
+    return "taylor" if recipe.get("heads") is not None or recipe.get("ffn") is not None else "magnitude"
 
 
 def state_text(item: Item) -> str:
@@ -197,7 +210,9 @@ def columns_of(names: Sequence[str], items: Iterable[Item] = ()) -> list[Column]
     return found
 
 
-def _fraction(value: float) -> str:
+def _fraction(value: Any) -> str:
+    if isinstance(value, dict):  # one for each kind of attention
+        return "+".join(f"{kind[:3]}{_fraction(share)}" for kind, share in value.items())
     return f"{value:.2f}".removeprefix("0") if round(value, 2) == value else f"{value:g}".removeprefix("0")
 
 

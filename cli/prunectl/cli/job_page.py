@@ -15,6 +15,7 @@ def print_page(job: Item) -> None:
     _facts(job)
     _error(job)
     _metrics(job)
+    _ledger(job)
     _gate(job)
     _structure(job)
     _stages(job)
@@ -87,6 +88,29 @@ def _difference(name: str, before: float | None, after: float | None) -> str:
     return f"{after - before:+.4f}" if name.startswith("eval_") else relative(before, after).strip(" ()")
 
 
+def _ledger(job: Item) -> None:
+    rows = job.get("ledger") or []
+    if len(rows) < 3:  # before and after stand among the metrics
+        return
+    _section("step by step")
+    print_grid(
+        ("AFTER", "PARAMS", "NOT ZERO", "SIZE", rows[0]["metric"].upper(), "STDERR", "N"),
+        [
+            (
+                row["step"],
+                quantity("parameters", row["parameters"]),
+                quantity("nonzero_parameters", row["nonzero_parameters"]),
+                quantity("model_bytes", row["model_bytes"]),
+                _number(row["value"]),
+                _number(row.get("stderr")),
+                _number(row.get("n")),
+            )
+            for row in rows
+        ],
+        right=range(1, 7),
+    )
+
+
 def _gate(job: Item) -> None:
     gate = job.get("gate")
     if not gate:
@@ -100,10 +124,12 @@ def _gate(job: Item) -> None:
 
 
 def _structure(job: Item) -> None:
-    layers = (job.get("structure") or {}).get("layers")
+    structure = job.get("structure") or {}
+    layers = structure.get("layers")
     if not layers:
         return
     _section("kept")
+    _axes(structure)
     kept, removed = ("▮", "▯") if (sys.stdout.encoding or "").lower().startswith("utf") else ("#", ".")
     rows = []
     for layer in layers:
@@ -114,6 +140,15 @@ def _structure(job: Item) -> None:
         grid = "".join(kept if head in heads else removed for head in range(layer["heads_total"]))
         rows.append((label, grid, f"{len(heads)}/{layer['heads_total']}", f"{layer['ffn_kept']}/{layer['ffn_total']}"))
     print_grid(("LAYER", "HEADS", "", "FFN"), rows, right=(3,))
+
+
+def _axes(structure: Item) -> None:
+    if structure.get("vocabulary_kept") is not None:
+        write(f"vocabulary {structure['vocabulary_kept']} of {structure['vocabulary_total']} entries")
+    if structure.get("removed_layers"):
+        write("without layers " + ", ".join(map(str, structure["removed_layers"])))
+    if structure.get("weights_zeroed") is not None:
+        write(f"zero {structure['weights_zeroed']} of {structure['weights_total']} weights")
 
 
 def _stages(job: Item) -> None:

@@ -35,6 +35,7 @@ COMMANDS: dict[str, Entry] = {
     "rm": Entry("rm", "Delete ended jobs with what they left.", JOBS),
     "spec": Entry("spec", "Print the recipe file that submits a job again.", JOBS),
     "pull": Entry("pull", "Download a job's checkpoint and verify it.", RESULTS),
+    "inspect": Entry("inspect", "Show what a model is made of, and what pruning could save.", RESULTS),
     "models": Entry("models", "List the models in the zoo, or show one.", RESULTS),
     "workers": Entry("workers", "List the workers.", RESULTS),
     "config": Entry("config", "Show each setting and where it came from.", HERE),

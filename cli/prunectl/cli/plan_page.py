@@ -14,11 +14,20 @@ COLUMNS = [
 
 def print_plan(plan: Item) -> None:
     parameters, macs = plan["parameters"], plan["macs"]
+    axes = [
+        (name, f"{verb} {plan[field]} of {plan[of]}")
+        for name, verb, field, of in (
+            ("layers", "remove", "layers_removed", "layers_total"),
+            ("weights", "zero", "weights_zeroed", "weights_total"),
+        )
+        if plan.get(field)
+    ]
     rows = [
         ("model", f"{plan['model']['name']}  ({plan['family']}, {plan['task']})"),
         ("recipe", recipe_text(plan)),
         ("heads", f"remove {plan['heads_removed']} of {plan['heads_total']}"),
         ("neurons", f"remove {plan['ffn_removed']} of {plan['ffn_total']}"),
+        *axes,
         ("parameters", _change(parameters)),
         ("macs", _change(macs)),
         ("queue", plan["queue"]),

@@ -10,11 +10,24 @@ from huggingface_hub import ModelCardData
 from prunectl.schemas import Measure, Result
 
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?$")
+_AUTO_CLASSES = {
+    "ForMaskedLM": "AutoModelForMaskedLM",
+    "ForSequenceClassification": "AutoModelForSequenceClassification",
+    "ForPreTraining": "AutoModelForPreTraining",
+    "ForCausalLM": "AutoModelForCausalLM",
+    "LMHeadModel": "AutoModelForCausalLM",
+    "ForConditionalGeneration": "AutoModelForSeq2SeqLM",
+    "MTModel": "AutoModelForSeq2SeqLM",
+    "ForImageClassification": "AutoModelForImageClassification",
+}
 _UNITS = {"_seconds": "s", "_bytes": "bytes", "_per_second": "/s"}
 
 
-def render(manifest: dict[str, Any], result: Result, model_name: str, architecture: str) -> str:
-    """README.md of a checkpoint. ``base_model`` is left out where the model was a path, which the Hub would refuse."""
+def render(manifest: dict[str, Any], result: Result, model_name: str, architecture: str, *, plain: bool = False) -> str:
+    """README.md of a checkpoint. ``base_model`` is left out where the model was a path, which the Hub would refuse.
+
+    ``plain``: the directory loads without a modelling file.
+    """
     front = ModelCardData(
         base_model=model_name.partition("@")[0] if _HUB_NAME.match(model_name) else None,
         library_name="transformers",
@@ -31,6 +44,8 @@ def render(manifest: dict[str, Any], result: Result, model_name: str, architectu
         table="\n".join(_row(name, measure) for name, measure in result.metrics.items()),
         conditions="\n".join(f"- {name}: {_text(value)}" for name, value in result.conditions.items()),
         auto=_auto_class(architecture),
+        without=(_PLAIN if plain else _REMOTE).format(auto=_auto_class(architecture)),
+        ledger=_ledger(result),
     )
     return f"---\n{front.to_yaml()}\n---\n\n{body}"
 
@@ -50,7 +65,7 @@ _BODY = """# {title}, pruned
 
 {conditions}
 
-## How to load
+{ledger}## How to load
 
 ```python
 from prunectl.checkpoints import load_pruned
@@ -58,37 +73,75 @@ from prunectl.checkpoints import load_pruned
 model = load_pruned("path/to/this/directory")
 ```
 
-Without prunectl, through the small `modeling_prunectl.py` that lies beside the weights:
+{without}
+
+`prunectl.json` lists what stayed and what went, by the original model's names and numbers; `sha256sum -c SHA256SUMS`
+checks the files.
+"""
+_PLAIN = """Without prunectl, as any other model:
+
+```python
+from transformers import {auto}
+
+model = {auto}.from_pretrained("path/to/this/directory")
+```"""
+_REMOTE = """Without prunectl, through the small `modeling_prunectl.py` that lies beside the weights:
 
 ```python
 from transformers import {auto}
 
 model = {auto}.from_pretrained("path/to/this/directory", trust_remote_code=True)
-```
+```"""
+_LEDGER = """## Step by step
 
-`prunectl.json` lists the heads and neurons that stayed, by the original model's module names; `sha256sum -c SHA256SUMS`
-checks the files.
+| after | parameters | not zero | bytes | {metric} | standard error | n |
+|---|---|---|---|---|---|---|
+{rows}
+
 """
 
 
 def _auto_class(architecture: str) -> str:
-    for suffix in ("ForMaskedLM", "ForSequenceClassification", "ForPreTraining"):
+    for suffix, auto in _AUTO_CLASSES.items():
         if architecture.endswith(suffix):
-            return "AutoModel" + suffix
+            return auto
     return "AutoModel"
 
 
 def _removed(result: Result) -> str:
-    layers = result.structure.layers
+    structure = result.structure
+    layers = structure.layers
     heads, neurons = sum(b.heads_total for b in layers), sum(b.ffn_total for b in layers)
     heads_gone = heads - sum(len(b.heads_kept) for b in layers)
     neurons_gone = neurons - sum(b.ffn_kept for b in layers)
     parts = []
+    if structure.vocabulary_kept is not None and structure.vocabulary_total is not None:
+        gone = structure.vocabulary_total - structure.vocabulary_kept
+        parts.append(f"{gone} of {structure.vocabulary_total} vocabulary entries")
+    if structure.removed_layers:
+        parts.append(f"the layers {', '.join(map(str, structure.removed_layers))}")
     if heads_gone:
         parts.append(f"{heads_gone} of {heads} attention heads")
     if neurons_gone:
         parts.append(f"{neurons_gone} of {neurons} feed-forward neurons")
+    if structure.weights_zeroed:
+        parts.append(f"{structure.weights_zeroed} of {structure.weights_total} weights (set to zero)")
     return " and ".join(parts) or "nothing"
+
+
+def _ledger(result: Result) -> str:
+    if len(result.ledger) < 3:  # before and after stand in the table above
+        return ""
+    rows = [
+        f"| {row.step} | "
+        + " | ".join(
+            _number(value)
+            for value in (row.parameters, row.nonzero_parameters, row.model_bytes, row.value, row.stderr, row.n)
+        )
+        + " |"
+        for row in result.ledger
+    ]
+    return _LEDGER.format(metric=result.ledger[0].metric, rows="\n".join(rows))
 
 
 def _row(name: str, measure: Measure) -> str:

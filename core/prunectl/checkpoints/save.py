@@ -8,6 +8,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from prunectl.checkpoints.manifest import CONFIG_KEY, WEIGHTS
 from prunectl.errors import DiskFull
 from prunectl.pruning import shapes
 from prunectl.pruning.architectures import shape_of
-from prunectl.pruning.blocks import Block, base_path, find_blocks, linear
+from prunectl.pruning.blocks import base_path, find_blocks, linear
 from prunectl.pruning.engine import Pruned
 from prunectl.recipe import Recipe
 from prunectl.schemas import Result
@@ -40,13 +41,20 @@ TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
     "spiece.model",
     "tokenizer.model",
+    "spm.model",
+    "source.spm",
+    "target.spm",
     "chat_template.jinja",
+    "preprocessor_config.json",
 )
 _AUTO_CLASSES = {
     "AutoModel": "MODEL_MAPPING",
+    "AutoModelForCausalLM": "MODEL_FOR_CAUSAL_LM_MAPPING",
+    "AutoModelForImageClassification": "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING",
     "AutoModelForMaskedLM": "MODEL_FOR_MASKED_LM_MAPPING",
     "AutoModelForPreTraining": "MODEL_FOR_PRETRAINING_MAPPING",
     "AutoModelForQuestionAnswering": "MODEL_FOR_QUESTION_ANSWERING_MAPPING",
+    "AutoModelForSeq2SeqLM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING",
     "AutoModelForSequenceClassification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING",
     "AutoModelForTokenClassification": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING",
 }
@@ -55,7 +63,11 @@ _AUTO_CLASSES = {
 def save(
     model: PreTrainedModel, *, source: Path, directory: Path, recipe: Recipe, pruned: Pruned, provenance: dict[str, Any]
 ) -> None:
-    """Write ``model``, cut as ``pruned`` says, to the new or empty ``directory``; tokenizer files come from ``source``.
+    """Write ``model``, cut as ``pruned`` says, to the new or empty ``directory``; tokenizer files come from ``source``,
+    or are the reduced ones where the vocabulary was pruned.
+
+    Where every tensor has the shape that the stock class gives it, plain ``AutoModel`` loads the directory and no
+    modelling file is carried.
 
     ``provenance`` goes into prunectl.json as it is: model name and digest, data digests, versions. Raises DiskFull, and
     FileExistsError where the directory holds something. Metrics and the model card follow with `finalise`.
@@ -64,12 +76,17 @@ def save(
         directory.mkdir(parents=True, exist_ok=True)
         if any(directory.iterdir()):
             raise FileExistsError(f"{directory} is not empty")
-        manifest.write_json(directory / "config.json", _config(model))
-        (directory / f"{CARRIED}.py").write_text(_carried(model), encoding="utf-8")
+        config = _config(model)
+        manifest.write_json(directory / "config.json", config)
+        if "auto_map" in config:
+            (directory / f"{CARRIED}.py").write_text(_carried(model), encoding="utf-8")
+        if getattr(model, "generation_config", None) is not None:
+            model.generation_config.to_json_file(directory / "generation_config.json")
         save_file(_tensors(model), directory / WEIGHTS, metadata={"format": "pt"})
+        tokenizer = source if pruned.vocabulary is None else pruned.vocabulary.directory
         for name in TOKENIZER_FILES:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, directory / name)
+            if (tokenizer / name).is_file():
+                shutil.copyfile(tokenizer / name, directory / name)
         manifest.write_manifest(
             directory,
             {
@@ -80,8 +97,9 @@ def save(
                 "versions": _versions(),
                 **provenance,
                 "kept": pruned.kept,
-                "removed_layers": [],
-                "vocabulary": None,
+                "removed_layers": pruned.structure.removed_layers,
+                "vocabulary": None if pruned.vocabulary is None else list(pruned.vocabulary.kept),
+                "weights": None if pruned.zeroed is None else asdict(pruned.zeroed),
                 "metrics": {},
             },
         )
@@ -92,14 +110,18 @@ def finalise(directory: Path, result: Result, *, model_name: str) -> None:
     """Add what was measured: metrics to prunectl.json, README.md, SHA256SUMS last. Raises DiskFull, CorruptWeights."""
     with _disk_full(directory):
         document = manifest.read_manifest(directory)
-        architecture = manifest.read_json(directory / "config.json")["architectures"][0]
+        config = manifest.read_json(directory / "config.json")
         document |= {
             "metrics": {name: measure.model_dump(exclude_none=True) for name, measure in result.metrics.items()},
             "conditions": result.conditions,
             "structure": result.structure.model_dump()["layers"],
+            "ledger": [row.model_dump(exclude_none=True) for row in result.ledger],
         }
         manifest.write_manifest(directory, document)
-        (directory / "README.md").write_text(card.render(document, result, model_name, architecture), encoding="utf-8")
+        (directory / "README.md").write_text(
+            card.render(document, result, model_name, config["architectures"][0], plain="auto_map" not in config),
+            encoding="utf-8",
+        )
         manifest.seal(directory)
         manifest.fsync(directory)
 
@@ -108,17 +130,21 @@ def described_shapes(model: PreTrainedModel) -> dict[str, Any]:
     """The ``prunectl`` key of config.json: every matrix of every block that isn't as the configuration alone would make
     it, by path below the base model; see `prunectl.pruning.shapes`.
     """
-    prefix, stock = base_path(model), shape_of(model.config.to_dict())
-    found: dict[str, Any] = {"format": 1, "linears": {}, "attributes": {}, "empty": {}}
-    for block in find_blocks(model):
+    prefix = base_path(model)
+    stock = shape_of(model.config.to_dict() | {"architectures": [type(model).__name__]})
+    found: dict[str, Any] = {"format": 1, "linears": {}, "attributes": {}, "empty": {}, "biased": {}}
+    for block, whole in zip(find_blocks(model), stock.blocks, strict=True):
         module = block.module.removeprefix(prefix)
-        if block.heads_total != stock.heads:
-            for path in (block.query, block.key, block.value, block.output):
+        if block.heads_total != whole.heads_total:
+            for path in dict.fromkeys((block.query, block.key, block.value, *block.positions, block.output)):
                 found["linears"][path.removeprefix(prefix)] = _shape(model, path)
-            found["attributes"][module] = _attributes(block)
+            if block.attributes:
+                found["attributes"][module] = block.attributes
             if block.heads_total == 0:
                 found["empty"][module] = block.inner_output
-        if block.ffn_total != stock.ffn:
+            elif block.shared_bias:
+                found["biased"][module] = model.get_submodule(block.module).kept_heads
+        if block.ffn_second is not None and block.ffn_total != whole.ffn_total:
             for path in (*block.ffn_first, block.ffn_second):
                 found["linears"][path.removeprefix(prefix)] = _shape(model, path)
     return found
@@ -128,8 +154,10 @@ def _config(model: PreTrainedModel) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(model.config.to_json_string())
     document["architectures"] = [type(model).__name__]
     document["dtype"] = str(model.dtype).removeprefix("torch.")
-    document["auto_map"] = {auto: f"{CARRIED}.{name}" for auto, name in _auto_classes(model).items()}
-    document[CONFIG_KEY] = described_shapes(model)
+    document[CONFIG_KEY] = described = described_shapes(model)
+    document.pop("auto_map", None)
+    if any(part for key, part in described.items() if key != "format"):
+        document["auto_map"] = {auto: f"{CARRIED}.{name}" for auto, name in _auto_classes(model).items()}
     document["transformers_version"] = transformers.__version__
     document.pop("_name_or_path", None)
     return document
@@ -168,10 +196,6 @@ def _tensors(model: PreTrainedModel) -> dict[str, Tensor]:
 
 def _shape(model: PreTrainedModel, path: str) -> list[int]:
     return list(linear(model, path).weight.shape)
-
-
-def _attributes(block: Block) -> dict[str, int]:
-    return {block.heads_attribute: block.heads_total, block.width_attribute: block.heads_total * block.head_dim}
 
 
 def _versions() -> dict[str, str]:

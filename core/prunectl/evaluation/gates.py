@@ -10,9 +10,12 @@ from prunectl.schemas import Condition, Evaluation, Gate, Measure
 PRIMARY_METRIC = {
     "fill-mask": "eval_accuracy",
     "text-classification": "eval_accuracy",
+    "text-generation": "eval_accuracy",
+    "text2text-generation": "eval_accuracy",
+    "image-classification": "eval_agreement",
     "feature-extraction": "eval_cosine",
 }
-_LOWER_IS_BETTER = frozenset({"eval_loss"})
+_LOWER_IS_BETTER = frozenset({"eval_loss", "eval_perplexity"})
 
 
 def primary_metric(task: str, metrics: Mapping[str, Measure], asked: str | None = None) -> str:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from prunectl.evaluation.inputs import made_up
+
 WARM_UP = 2
 
 
@@ -43,7 +45,7 @@ def measure(
     budget_seconds: float = 20.0,
     seed: int = 0,
 ) -> Benchmark:
-    """Time ``model(input_ids, attention_mask)`` on random tokens ``[batch, seq]`` without padding.
+    """Time one forward pass on random tokens ``[batch, seq]`` without padding, or on random images.
 
     Each round calls every model once, in turns that change from round to round: drift and noise hit all alike.
     There are ``rounds`` of them or, for big models, as many as ``budget_seconds`` allow, at least 3.
@@ -72,14 +74,8 @@ def device_name(device: torch.device) -> str:
 def _measure(
     models: Mapping[str, PreTrainedModel], batch: int, seq: int, rounds: int, budget_seconds: float, seed: int
 ) -> Benchmark:
-    vocabulary = min(model.config.vocab_size for model in models.values())
-    tokens = torch.from_numpy(np.random.default_rng(seed).integers(0, vocabulary, (batch, seq)))
-    inputs = {}
-    for name, model in models.items():
-        # The padding id would shift RoBERTa's positions, so none is drawn.
-        padding = model.config.pad_token_id
-        ids = torch.where(tokens == padding, (tokens + 1) % vocabulary, tokens) if padding is not None else tokens
-        inputs[name] = {"input_ids": ids.to(model.device), "attention_mask": torch.ones_like(ids, device=model.device)}
+    vocabulary = min((getattr(model.config, "vocab_size", 0) for model in models.values()), default=0)
+    inputs = {name: made_up(model, batch, seq, seed=seed, vocabulary=vocabulary) for name, model in models.items()}
 
     started = time.perf_counter()
     for _ in range(WARM_UP):

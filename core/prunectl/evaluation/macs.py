@@ -6,21 +6,26 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
+from prunectl.evaluation.inputs import made_up
 
-@torch.inference_mode()
+
+@torch.no_grad()
 def count(model: PreTrainedModel, seq: int) -> int:
-    """Multiply-adds of linear layers and both attention products, for batch 1 x ``seq`` tokens without padding.
+    """Multiply-adds of linear layers and both attention products, for batch 1 x ``seq`` tokens without padding (on
+    either side of an encoder-decoder), or one image.
 
     Counted from the operations of one real forward pass, so any architecture and any uneven shape is covered.
     """
-    ids = torch.full((1, seq), _ordinary_token(model), device=model.device)
-    counter = FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _cpu_attention_flops})
+    counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(_ATTENTION, _attention_flops))
+    inputs = made_up(model, 1, seq)
     with counter:
-        model(input_ids=ids, attention_mask=torch.ones_like(ids))
-    return counter.get_total_flops() // 2  # one multiply-add is two operations
+        model(**inputs)
+    # Angles of rotary positions come out of a product too, but neither a linear layer's nor attention's.
+    angles = sum(sum(made.values()) for name, made in counter.get_flop_counts().items() if name.endswith("rotary_emb"))
+    return (counter.get_total_flops() - angles) // 2  # one multiply-add is two operations
 
 
 def parameters(model: nn.Module) -> int:
@@ -33,14 +38,16 @@ def nonzero_parameters(model: nn.Module) -> int:
     return sum(int(torch.count_nonzero(parameter)) for parameter in model.parameters())
 
 
-# PyTorch's own table has the attention kernels of accelerators alone.
-_CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+# PyTorch's own table has the attention kernels of accelerators alone, and takes no grouped queries.
+_ATTENTION = (
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
+    torch.ops.aten._scaled_dot_product_flash_attention,
+    torch.ops.aten._scaled_dot_product_efficient_attention,
+    torch.ops.aten._scaled_dot_product_cudnn_attention,
+)
 
 
-def _cpu_attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return int(sdpa_flop_count(query, key, value))  # the counter passes shapes in place of tensors
-
-
-def _ordinary_token(model: PreTrainedModel) -> int:
-    """A token that isn't padding: RoBERTa gives padding no position."""
-    return next(token for token in (5, 4, 3, 2, 1, 0) if token != model.config.pad_token_id)
+def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    """Of query and key, of weights and value; the counter passes shapes ``[batch, heads, length, size]``."""
+    batch, heads, length, size = query
+    return int(2 * batch * heads * length * key[2] * (size + value[3]))

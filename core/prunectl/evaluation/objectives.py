@@ -13,8 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from prunectl.errors import InvalidData
 from prunectl.evaluation import outputs
 from prunectl.evaluation.data import Example
-from prunectl.evaluation.encoding import UNLABELLED, Encoded, by_length, collate, encode, mask_words, pad_labels
-from prunectl.evaluation.tasks import Task
+from prunectl.evaluation.encoding import UNLABELLED, Encoded, ask, by_length, collate, encode, pad_labels, paired
+from prunectl.evaluation.tasks import CLASS_TASKS, TOKEN_TASKS, Task
 
 Labels = Literal["data", "model", "text"]
 
@@ -23,6 +23,11 @@ SMALLEST_CONTRAST = 8
 """Texts that a contrastive batch has at least: with fewer, there is hardly anything to tell apart."""
 _EXTRA = ("labels", "reference")
 _INNER_BATCH = 32
+_VERBS = {
+    "fill-mask": "could be masked",
+    "text-generation": "follows another",
+    "text2text-generation": "could be written",
+}
 
 
 class Objective:
@@ -31,7 +36,7 @@ class Objective:
     def __init__(
         self,
         task: Task,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerBase | None,
         rows: Sequence[Encoded],
         targets: Sequence[list[int]] | Tensor,
         labels: Labels,
@@ -53,7 +58,7 @@ class Objective:
     def loss(self, model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
         """The mean loss of a batch, a scalar that has a gradient.
 
-        fill-mask and text-classification: cross-entropy. feature-extraction: in-batch contrast with the unpruned
+        Of tokens and of classes: cross-entropy. feature-extraction: in-batch contrast with the unpruned
         model, logits_ij = cos(e_i, r_j) / 0.05 and label i, where e are the model's embeddings and r the unpruned
         model's; the form is equation 1 of SimCSE (Gao et al. 2021) with the unpruned model as the second view.
         """
@@ -64,10 +69,10 @@ class Objective:
             logits = outputs.embeddings(model, inputs) @ reference.T / TEMPERATURE
             return cross_entropy(logits, torch.arange(len(reference), device=device))
         labels = batch["labels"].to(device)
-        if self.task == "text-classification":
+        if self.task in CLASS_TASKS:
             return cross_entropy(outputs.class_logits(model, inputs), labels)
         positions = labels != UNLABELLED
-        return cross_entropy(outputs.masked_logits(model, inputs, positions), labels[positions])
+        return cross_entropy(outputs.token_logits(model, inputs, positions), labels[positions])
 
     def _batch(self, indices: list[int]) -> dict[str, Tensor]:
         batch = collate(self._tokenizer, [self._rows[index] for index in indices])
@@ -75,13 +80,13 @@ class Objective:
             batch["reference" if self.task == "feature-extraction" else "labels"] = self._targets[indices]
         else:
             labels = [self._targets[index] for index in indices]
-            batch["labels"] = pad_labels(labels, batch["input_ids"], self._tokenizer.padding_side)
+            batch["labels"] = pad_labels(labels)
         return batch
 
 
 def objective_for(
     task: Task,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | None,
     *,
     examples: Sequence[Example],
     max_length: int,
@@ -93,13 +98,15 @@ def objective_for(
     Classification takes the examples' labels (integers, see `prunectl.evaluation.data.check`) and the model's own
     argmax where they have none. Raises InvalidData (field ``calibration``) where the examples leave nothing to learn.
     """
-    rows = encode(model, tokenizer, examples, max_length)
-    if task == "fill-mask":
-        hidden, labels = mask_words(tokenizer, rows, model.config.vocab_size, seed)
+    if task in TOKEN_TASKS:
+        assert tokenizer is not None
+        shown, labels = ask(task, model, tokenizer, examples, max_length=max_length, seed=seed)
         kept = [index for index, label in enumerate(labels) if any(value != UNLABELLED for value in label)]
         if not kept:
-            raise InvalidData("no calibration text has a word that could be masked", field="calibration")
-        return Objective(task, tokenizer, [hidden[i] for i in kept], [labels[i] for i in kept], "text")
+            raise InvalidData(f"no calibration text has a word that {_VERBS[task]}", field="calibration")
+        source: Labels = "data" if task == "text2text-generation" and paired(examples) else "text"
+        return Objective(task, tokenizer, [shown[i] for i in kept], [labels[i] for i in kept], source)
+    rows = encode(model, tokenizer, examples, max_length)
     if task == "feature-extraction":
         if len(rows) < 2:
             raise InvalidData("contrasting embeddings needs at least 2 calibration texts", field="calibration")
@@ -110,7 +117,9 @@ def objective_for(
 
 
 @torch.no_grad()
-def _every(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Encoded], task: Task) -> Tensor:
+def _every(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, rows: Sequence[Encoded], task: Task
+) -> Tensor:
     """What the unpruned model says of each row: classes ``[examples]`` or embeddings ``[examples, hidden]``."""
     found: dict[int, Tensor] = {}
     for indices in by_length(rows, _INNER_BATCH):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,42 +10,62 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from prunectl.evaluation.inputs import has_decoder
 
-def masked_logits(model: PreTrainedModel, inputs: Mapping[str, Tensor], positions: Tensor) -> Tensor:
-    """Logits ``[masked tokens, vocabulary]`` at ``positions`` (bool ``[batch, length]``), row by row.
+
+def token_logits(model: PreTrainedModel, inputs: Mapping[str, Tensor], positions: Tensor) -> Tensor:
+    """Logits ``[tokens, vocabulary]`` at ``positions`` (bool ``[batch, length]``, a decoder's where there is one), row
+    by row.
 
     The language-model head runs at these positions alone: with 250,000 words, logits at every position would cost more
     than the encoder and take gigabytes.
     """
-    with _only(model, positions):
-        return model(**inputs).logits
+    with _last_hidden(model, lambda hidden: hidden[positions].unsqueeze(0)):
+        logits: Tensor = model(**inputs).logits
+    return logits.squeeze(0)
 
 
 def class_logits(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor:
     """Logits ``[batch, classes]``."""
-    return model(**inputs).logits
+    if "input_ids" not in inputs or has_decoder(model) or model.config.pad_token_id is not None:
+        return model(**inputs).logits
+    # A classifier that reads a text's last token can't find it behind padding that the configuration doesn't name.
+    rows = [
+        {name: value[row : row + 1, : int(length)] for name, value in inputs.items()}
+        for row, length in enumerate(inputs["attention_mask"].sum(1))
+    ]
+    return torch.cat([model(**row).logits for row in rows])
 
 
 def embeddings(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Mean over each text's tokens of the encoder's last hidden state, at unit length: ``[batch, hidden]``.
+    """Mean over each text's tokens (an image's patches) of the last hidden state, at unit length: ``[batch, hidden]``.
 
-    The pooling of Sentence-BERT (Reimers and Gurevych 2019), which most bare text encoders are used with.
+    The pooling of Sentence-BERT (Reimers and Gurevych 2019), which most bare text encoders are used with. An
+    encoder-decoder reads the text on both sides and gives the decoder's states.
     """
-    hidden = model.base_model(**inputs).last_hidden_state
-    weight = inputs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+    seen: list[Tensor] = []
+    given = dict(inputs)
+    if has_decoder(model):
+        given["decoder_input_ids"] = inputs["input_ids"]
+    with _last_hidden(model, lambda hidden: seen.append(hidden) or hidden):  # type: ignore[func-returns-value]
+        model.base_model(**given)
+    hidden = seen[0]
+    mask = inputs.get("attention_mask", torch.ones(hidden.shape[:2], device=hidden.device))
+    weight = mask.unsqueeze(-1).to(hidden.dtype)
     mean = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
     return torch.nn.functional.normalize(mean, dim=-1)
 
 
 @contextmanager
-def _only(model: PreTrainedModel, positions: Tensor) -> Iterator[None]:
-    """While it lasts, the encoder hands its head the hidden states of ``positions`` alone, as ``[tokens, hidden]``."""
+def _last_hidden(model: PreTrainedModel, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """While it lasts, what the layers hand to the head, ``[batch, length, hidden]``, is what ``change`` makes of it."""
 
-    def select(_module: Any, _arguments: Any, output: Any) -> Any:
-        output["last_hidden_state"] = output["last_hidden_state"][positions]
+    def replace(_module: Any, _arguments: Any, output: Any) -> Any:
+        output["last_hidden_state"] = change(output["last_hidden_state"])
         return output
 
-    handle = model.base_model.register_forward_hook(select)
+    base: Any = model.base_model
+    handle = (base.decoder if has_decoder(model) else base).register_forward_hook(replace)
     try:
         yield
     finally:

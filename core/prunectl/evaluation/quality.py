@@ -20,8 +20,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from prunectl.errors import CorruptWeights, InvalidData
 from prunectl.evaluation import outputs
 from prunectl.evaluation.data import Example
-from prunectl.evaluation.encoding import UNLABELLED, by_length, collate, encode, mask_words, pad_labels
-from prunectl.evaluation.tasks import Task
+from prunectl.evaluation.encoding import UNLABELLED, ask, by_length, collate, encode, pad_labels
+from prunectl.evaluation.tasks import TOKEN_TASKS, Task
 from prunectl.schemas import Measure
 
 FIDELITY = ("eval_agreement", "eval_cosine", "eval_overlap_at_10")
@@ -44,8 +44,8 @@ class Quality:
 class Reference:
     """What a model said of each evaluation text; of the unpruned model, what the pruned one is compared with.
 
-    By task, with the texts in their order: ``fill-mask`` has ``predicted``, ``expected`` and ``loss`` ``[tokens]`` of
-    all masked tokens, and ``text`` ``[tokens]``, which text each is from; ``text-classification`` has ``predicted``
+    By task, with the texts in their order: language models have ``predicted``, ``expected`` and ``loss`` ``[tokens]``
+    of all tokens asked for, and ``text`` ``[tokens]``, which text each is from; classifiers have ``predicted``
     ``[texts]`` and, with labels, ``expected`` and ``loss``; ``feature-extraction`` has ``embedding`` ``[texts,
     hidden]``.
     """
@@ -70,25 +70,33 @@ class Reference:
 @torch.no_grad()
 def reference(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | None,
     task: Task,
     examples: Sequence[Example],
     *,
     max_length: int,
     batch_size: int = 32,
     seed: int,
+    kept_ids: Sequence[int] | None = None,
+    original_ids: Sequence[int] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Reference:
     """Run the model once over the examples and keep what it said. ``seed`` chooses the masked words.
 
+    Two models of which one has a smaller vocabulary are compared on the same words and in the same numbers by
+    ``kept_ids`` for the larger (random words are drawn from these ids alone) and ``original_ids`` for the smaller (each
+    of its ids in the larger one's numbers).
+
     Raises InvalidData (field ``data``) where no text has a word to mask, CorruptWeights where the model computes values
     that are not finite.
     """
-    rows = encode(model, tokenizer, examples, max_length)
     labels: Sequence[Any] = [example.label for example in examples]
-    labelled = task == "fill-mask" or (task == "text-classification" and all(isinstance(x, int) for x in labels))
-    if task == "fill-mask":
-        rows, labels = mask_words(tokenizer, rows, model.config.vocab_size, seed)
+    labelled = task == "text-classification" and all(isinstance(label, int) for label in labels)
+    if task in TOKEN_TASKS:
+        assert tokenizer is not None
+        rows, labels = ask(task, model, tokenizer, examples, max_length=max_length, seed=seed, replacements=kept_ids)
+    else:
+        rows = encode(model, tokenizer, examples, max_length)
     said: dict[int, dict[str, Array]] = {}
     for indices in by_length(rows, batch_size):
         batch = collate(tokenizer, [rows[index] for index in indices])
@@ -96,9 +104,8 @@ def reference(
         if task == "feature-extraction":
             for index, embedding in zip(indices, outputs.embeddings(model, inputs).float().cpu().numpy(), strict=True):
                 said[index] = {"embedding": embedding[None]}
-        elif task == "fill-mask":
-            wanted = pad_labels([labels[index] for index in indices], batch["input_ids"], tokenizer.padding_side)
-            said |= _of_masked(model, inputs, wanted, indices)
+        elif task in TOKEN_TASKS:
+            said |= _of_tokens(model, inputs, pad_labels([labels[index] for index in indices]), indices)
         else:
             expected = torch.tensor([labels[index] for index in indices]) if labelled else None
             said |= _of_classes(model, inputs, expected, indices)
@@ -109,8 +116,11 @@ def reference(
         raise CorruptWeights(
             "the model computes values that are not finite", hint="check its weights for NaN", field="model"
         )
-    if task == "fill-mask" and not arrays["text"].size:
-        raise InvalidData("no evaluation text has a word that could be masked", field="data")
+    if task in TOKEN_TASKS and not arrays["text"].size:
+        raise InvalidData("no evaluation text has a word to predict", field="data")
+    if original_ids is not None and "text" in arrays:  # what is said of tokens, not of whole texts
+        numbers = np.array(original_ids)
+        arrays |= {name: numbers[arrays[name]] for name in ("predicted", "expected")}
     return Reference(task, len(rows), arrays)
 
 
@@ -126,6 +136,8 @@ def summarise(said: Reference, unpruned: Reference | None, *, seed: int) -> dict
         right = (mine["predicted"] == mine["expected"]).astype(np.float64)
         found["eval_loss"] = _mean_by_text(mine["loss"], text)
         found["eval_accuracy"] = _mean_by_text(right, text)
+    if said.task == "text-generation":
+        found["eval_perplexity"] = _exponential(found["eval_loss"])
     if "loss" in mine and said.task == "text-classification":
         found["eval_accuracy"] = Quality(
             float(accuracy_score(mine["expected"], mine["predicted"])), found["eval_accuracy"].stderr, said.texts
@@ -148,7 +160,7 @@ def summarise(said: Reference, unpruned: Reference | None, *, seed: int) -> dict
 
 def evaluate(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | None,
     task: Task,
     examples: Sequence[Example],
     *,
@@ -156,11 +168,23 @@ def evaluate(
     batch_size: int = 32,
     seed: int,
     reference: Reference | None = None,
+    original_ids: Sequence[int] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, Quality]:
-    """`summarise` of one run of the model; ``reference`` is what the unpruned model said of the same examples."""
+    """`summarise` of one run of the model; ``reference`` is what the unpruned model said of the same examples.
+
+    ``original_ids``: see `reference`.
+    """
     said = _run(
-        model, tokenizer, task, examples, max_length=max_length, batch_size=batch_size, seed=seed, progress=progress
+        model,
+        tokenizer,
+        task,
+        examples,
+        max_length=max_length,
+        batch_size=batch_size,
+        seed=seed,
+        original_ids=original_ids,
+        progress=progress,
     )
     return summarise(said, reference, seed=seed)
 
@@ -180,12 +204,12 @@ def compare(before: Mapping[str, Quality], after: Mapping[str, Quality]) -> dict
 _run = reference  # `evaluate` has an argument of that name
 
 
-def _of_masked(
+def _of_tokens(
     model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], wanted: torch.Tensor, indices: Sequence[int]
 ) -> dict[int, dict[str, Array]]:
     positions = wanted != UNLABELLED
     expected = wanted[positions]
-    logits = outputs.masked_logits(model, inputs, positions.to(model.device)).float()
+    logits = outputs.token_logits(model, inputs, positions.to(model.device)).float()
     loss = cross_entropy(logits, expected.to(logits.device), reduction="none").cpu().numpy()
     predicted = logits.argmax(-1).cpu().numpy()
     ends = np.cumsum(positions.sum(1).numpy())[:-1]
@@ -224,6 +248,12 @@ def _mean_by_text(values: Array, text: Array) -> Quality:
         return Quality(value, None, k)
     residual = sums - value * counts
     return Quality(value, math.sqrt(k / (k - 1) * float(residual @ residual)) / int(counts.sum()), k)
+
+
+def _exponential(loss: Quality) -> Quality:
+    """Perplexity, e to the mean loss; its standard error by the delta method: e^loss x that of the loss."""
+    value = math.exp(min(loss.value, 700.0))  # where it leaves the range of floats
+    return Quality(value, None if loss.stderr is None else value * loss.stderr, loss.n)
 
 
 def _macro_f1(expected: Array, predicted: Array, seed: int) -> Quality:

@@ -6,16 +6,34 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from prunectl.errors import InvalidInput, UnsupportedArchitecture, nearest
+from prunectl.pruning.architectures import family_of
 
-Task = Literal["fill-mask", "text-classification", "feature-extraction"]
+Task = Literal[
+    "fill-mask",
+    "text-classification",
+    "text-generation",
+    "text2text-generation",
+    "image-classification",
+    "feature-extraction",
+]
 TASKS: tuple[Task, ...] = get_args(Task)
+TOKEN_TASKS: tuple[Task, ...] = ("fill-mask", "text-generation", "text2text-generation")
+"""Tasks that are asked for tokens."""
+CLASS_TASKS: tuple[Task, ...] = ("text-classification", "image-classification")
 
-# The endings of transformers' class names; a class without a known ending is a bare encoder.
+# The endings of transformers' class names, the more special ones first.
 _HEADS: dict[str, Task] = {
     "ForMaskedLM": "fill-mask",
     "ForSequenceClassification": "text-classification",
+    "ForCausalLM": "text-generation",
+    "LMHeadModel": "text-generation",
+    "ForConditionalGeneration": "text2text-generation",
+    "MTModel": "text2text-generation",
+    "ForImageClassification": "image-classification",
     "Model": "feature-extraction",
 }
+_PADDED_POSITIONS = ("roberta", "xlm-roberta", "mpnet")
+"""Families that count positions from the padding id + 1: 514 positions are 512 tokens."""
 
 
 def task_of(config: Mapping[str, Any], requested: str = "auto", labelled: bool = False) -> Task:
@@ -54,15 +72,33 @@ def architecture_of(config: Mapping[str, Any]) -> str:
     return f"{config.get('model_type') or 'unknown'}Model"
 
 
+def reads_images(config: Mapping[str, Any]) -> bool:
+    """Whether a model takes images. No image data is read yet: it is measured on random ones.
+
+    Raises UnsupportedArchitecture for an unknown family.
+    """
+    return family_of(config).input_name == "pixel_values"
+
+
+def refuse_data(config: Mapping[str, Any], field: str) -> None:
+    """Raises InvalidInput (``field``) for texts given to a model of images, which could do nothing with them."""
+    if reads_images(config):
+        raise InvalidInput(
+            f"{architecture_of(config)} takes images, and image data isn't read yet; it is measured by its likeness to "
+            "the unpruned model on random images",
+            hint=f"leave --{field} out",
+            field=field,
+        )
+
+
 def text_limit(config: Mapping[str, Any], requested: int | None = None, *, field: str = "max_length") -> int:
     """Tokens a text may have, special ones included: ``requested``, or 128 or the model's limit where that is less.
 
     Raises InvalidInput naming ``field`` where more is requested than the model has positions.
     """
-    positions = config.get("max_position_embeddings")
+    positions = config.get("n_positions" if config.get("model_type") == "gpt2" else "max_position_embeddings")
     limit = positions if isinstance(positions, int) and positions > 0 else None
-    if limit is not None and config.get("model_type") in ("roberta", "xlm-roberta"):
-        # These count positions from the padding id + 1: 514 positions are 512 tokens.
+    if limit is not None and config.get("model_type") in _PADDED_POSITIONS:
         limit -= int(config.get("pad_token_id") or 0) + 1
     if requested is None:
         return min(128, limit) if limit is not None else 128

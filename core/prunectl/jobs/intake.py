@@ -12,13 +12,14 @@ from typing import Any
 
 from prunectl.errors import HubForbidden, HubUnavailable, InvalidInput, UnsupportedArchitecture
 from prunectl.evaluation import data
-from prunectl.evaluation.tasks import task_of
+from prunectl.evaluation.tasks import refuse_data, task_of
+from prunectl.inspection import inspect
 from prunectl.jobs.lookup import Source, find_model, hub_settings, parse_source, upload_name
 from prunectl.jobs.ports import Storage, WorkerStore
 from prunectl.jobs.sweeper import alive_within_seconds
-from prunectl.pruning import planning
+from prunectl.pruning import axes
 from prunectl.pruning.architectures import family_of, textpruner_families
-from prunectl.schemas import JobCreate
+from prunectl.schemas import Environment, Inspection, JobCreate
 from prunectl.settings import Settings
 from prunectl.zoo.config import read_config
 from prunectl.zoo.resolve import HubSettings, Located
@@ -61,13 +62,30 @@ class Intake:
         task = None
         sources = {
             flag: parse_source(value, flag=flag)
-            for flag, value in (("data", body.evaluation.data), ("calibration", body.evaluation.calibration))
+            for flag, value in (
+                ("data", body.evaluation.data),
+                ("calibration", body.evaluation.calibration),
+                ("vocab", body.recipe.vocab),
+            )
             if value is not None
         }
         examples = {flag: self._read(source, flag) for flag, source in sources.items()}
         if config is not None:
             task = self._check_model(body, config, examples)
         return Admitted(body, located, self._queue(body, notes), config, task, notes)
+
+    def inspect(self, name: str, environment: Environment | None, *, hub_token: str | None) -> Inspection:
+        """What the model ``name`` is made of; raises what `admit` does for a model that can't be found or read."""
+        environment = environment if self._settings.embedded else None
+        hub = hub_settings(environment, hub_token)
+        located = find_model(
+            name,
+            embedded=self._settings.embedded,
+            own_roots=self._settings.zoo_roots,
+            environment=environment,
+            hub=hub,
+        )
+        return inspect(read_config(located, hub), name)
 
     def _config(self, located: Located, hub: HubSettings) -> dict[str, Any] | None:
         """None where the Hub can't be asked now: the worker will."""
@@ -102,11 +120,16 @@ class Intake:
                 value="textpruner",
                 hint="use --engine native, or a model of one of: " + ", ".join(textpruner_families()),
             )
+        for flag in ("data", "calibration"):
+            if getattr(body.evaluation, flag) is not None:
+                refuse_data(config, flag)
         task = task_of(config, body.evaluation.task, labelled=labelled)
         if task == "text-classification":
-            for rows in examples.values():
-                data.check(rows, config)
-        planning.units_to_remove(config, body.recipe)
+            for flag, rows in examples.items():
+                if flag != "vocab":
+                    data.check(rows, config)
+        axes.check_vocabulary(config, body.recipe)
+        axes.plan(config, body.recipe)
         return task
 
     def _queue(self, body: JobCreate, notes: list[str]) -> str:

@@ -33,14 +33,16 @@ from prunectl.jobs.ports import (
 from prunectl.jobs.ringing import ring_count
 from prunectl.jobs.sweeper import alive_within_seconds
 from prunectl.jobs.views import full_recipe, view_of, worker_view
-from prunectl.pruning import planning
+from prunectl.pruning import axes, planning
 from prunectl.pruning.architectures import family_of
 from prunectl.schemas import (
     Environment,
+    Inspection,
     JobCreate,
     JobPage,
     JobView,
     Measure,
+    ModelInspect,
     ModelRef,
     ModelView,
     Plan,
@@ -199,12 +201,9 @@ class JobService:
             )
         config, recipe, seq = admitted.config, body.recipe, body.evaluation.bench_seq
         family = family_of(config)
-        units = planning.units_to_remove(config, recipe)
-        kept = planning.even_shares(config, units)
+        planned = axes.plan(config, recipe)
+        units = planned.units
         identical = self._store.identical(job_digest(caller.owner, admitted.located.identity, body))
-        notes = list(admitted.notes)
-        if kept.approximate:
-            notes.append("counts are exact in total; parameters and MACs assume the same share in each layer")
         return Plan(
             model=ModelRef(name=body.model),
             family=family.model_type,
@@ -215,17 +214,18 @@ class JobService:
             heads_removed=units.heads_removed,
             ffn_total=units.ffn_total,
             ffn_removed=units.ffn_removed,
+            layers_total=planned.layers_total,
+            layers_removed=planned.layers_removed,
+            weights_total=planned.weights_total,
+            weights_zeroed=planned.weights_zeroed,
             parameters=Measure(
                 before=planning.count_parameters(config),
-                after=planning.count_parameters(config, heads_kept=kept.heads, ffn_kept=kept.ffn),
+                after=planned.parameters,
             ),
-            macs=Measure(
-                before=planning.count_macs(config, seq),
-                after=planning.count_macs(config, seq, heads_kept=kept.heads, ffn_kept=kept.ffn),
-            ),
+            macs=Measure(before=planning.count_macs(config, seq), after=planned.macs(seq)),
             queue=admitted.queue,
             identical_job=None if identical is None else identical.id,
-            notes=notes,
+            notes=[*admitted.notes, *planned.notes],
         )
 
     # -- looking ------------------------------------------------------------------------------------------------------
@@ -279,6 +279,11 @@ class JobService:
     def model(self, caller: Caller, name: str, environment: Environment | None = None) -> ModelView:
         caller.require("read")
         return self._catalog.model(name, environment)
+
+    def inspect(self, caller: Caller, body: ModelInspect, *, hub_token: str | None = None) -> Inspection:
+        """What a model is made of, from ``config.json`` alone; takes the names that `submit` takes."""
+        caller.require("read")
+        return self._intake.inspect(body.model, body.environment, hub_token=hub_token)
 
     def health(self) -> dict[str, str]:
         """``ok`` or what is wrong, for each part that the service can't work without."""

@@ -62,6 +62,7 @@ def view_of(job: Job, *, structure: bool = True) -> JobView:
             retryable=BACKOFF_SECONDS[failure.failure_class] is not None,
         ),
         gate=result.gate if result else None,
+        ledger=result.ledger if result else [],
         labels=result.labels if result else None,
         metrics={name: m.model_dump(exclude_none=True) for name, m in result.metrics.items()} if result else {},
         stages=result.stages if result else [],

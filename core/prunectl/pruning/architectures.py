@@ -1,176 +1,24 @@
-"""Where each family keeps its heads and neurons: a table. A new family is one entry here and its tests. No torch.
+"""The table of families: what config.json calls their sizes, and which layers and task heads they have. No torch.
 
-Paths are dotted module names: a stack's ``layers`` below the base model, everything else below one layer.
+A new family is one entry here (and its layers in `layouts`, where they are new), and its tests;
+``docs/adding-an-architecture.md`` adds one. `prunectl.pruning.family` says what the fields of an entry mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from prunectl.errors import UnsupportedArchitecture, nearest
+from prunectl.pruning import layouts, sizes, task_heads
+from prunectl.pruning.family import Attention, Family, FeedForward, Kind, Layers, Linear, Stack, TaskHead, Words
+from prunectl.pruning.sizes import MAX_LAYERS, BlockShape, ModelShape
 
-Stack = Literal["encoder", "decoder"]
-Kind = Literal["self", "cross"]
-Size = Literal["hidden", "embedding", "vocab", "labels", "two", "one"]
-"""A width that a task head's matrices have, by name; see `ModelShape.width`."""
+__all__ = [
+    "FAMILIES", "MAX_LAYERS", "Attention", "BlockShape", "Family", "FeedForward", "Kind", "Layers", "ModelShape",
+    "Stack", "TaskHead", "architecture_of", "family_of", "shape_of", "textpruner_families",
+]  # fmt: skip
 
-MAX_LAYERS = 10_000
-"""More than any model has: a damaged config.json must not keep a planner or a loader busy for ever."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attention:
-    """One attention block of a layer: its module, its four projections, and the attributes that count its heads."""
-
-    module: str
-    query: str
-    key: str
-    value: str
-    output: str
-    heads_attribute: str
-    width_attribute: str
-    """Attribute of the module that holds heads x head size; it follows the heads."""
-    kind: Kind = "self"
-
-    @property
-    def inner_output(self) -> str | None:
-        """The output matrix's name within ``module``, where it lives there; None where it stands beside it."""
-        inside = self.module + "."
-        return self.output.removeprefix(inside) if self.output.startswith(inside) else None
-
-
-@dataclass(frozen=True, slots=True)
-class FeedForward:
-    """The two matrices around the neurons. ``first`` has more than one path where the activation is gated."""
-
-    first: tuple[str, ...]
-    second: str
-
-
-@dataclass(frozen=True, slots=True)
-class Layers:
-    """A stack of equal layers."""
-
-    path: str
-    attentions: tuple[Attention, ...]
-    feed_forward: FeedForward
-    stack: Stack = "encoder"
-
-
-@dataclass(frozen=True, slots=True)
-class HeadLinear:
-    """A matrix of a task head, ``[outputs, inputs]``, applied to every position or to the first alone."""
-
-    outputs: Size
-    inputs: Size
-    every_position: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TaskHead:
-    """What stands on top of the encoder."""
-
-    linears: tuple[HeadLinear, ...] = ()
-    norms: tuple[Size, ...] = ()
-    vocabulary_projection: Size | None = None
-    """Width that is projected onto the vocabulary, at every position; its matrix is the word embedding where tied."""
-    separate_bias: bool = False
-    """The projection's bias is a parameter of its own when untied, beside the matrix's own bias."""
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """One architecture: names in config.json, where its layers are, and what its task heads hold."""
-
-    model_type: str
-    title: str
-    base_prefix: str
-    class_prefix: str
-    stacks: tuple[Layers, ...]
-    heads: dict[str, TaskHead]
-    """By class suffix: ``ForMaskedLM``, ``ForSequenceClassification``, ``Model`` …"""
-    keys: dict[str, str]
-    """Our word -> the configuration's: layers, heads, hidden, ffn, embedding, vocab, positions, types."""
-    defaults: dict[str, int] = field(default_factory=dict)
-    """What the configuration class assumes where config.json is silent, by our word."""
-    in_textpruner: bool = False
-    """The family stands in TextPruner's model map."""
-
-    def head_of(self, architecture: str) -> TaskHead:
-        """The task head of a class name; raises UnsupportedArchitecture, naming the classes that are known."""
-        suffix = architecture.removeprefix(self.class_prefix)
-        if architecture.startswith(self.class_prefix) and suffix in self.heads:
-            return self.heads[suffix]
-        known = ", ".join(self.class_prefix + name for name in self.heads)
-        raise UnsupportedArchitecture(
-            f"{architecture!r} is not a supported class of the {self.model_type} family",
-            hint=f"supported: {known}",
-            field="architectures",
-            value=architecture,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ModelShape:
-    """The sizes that a plan needs, read from config.json."""
-
-    layers: int
-    heads: int
-    head_dim: int
-    ffn: int
-    hidden: int
-    embedding: int
-    vocab: int
-    positions: int
-    types: int
-    labels: int
-    tied: bool
-
-    @property
-    def heads_total(self) -> int:
-        return self.layers * self.heads
-
-    @property
-    def ffn_total(self) -> int:
-        return self.layers * self.ffn
-
-    def width(self, size: Size) -> int:
-        fixed = {"one": 1, "two": 2}
-        return fixed[size] if size in fixed else int(getattr(self, size))
-
-
-_BERT_LAYERS = Layers(
-    path="encoder.layer",
-    attentions=(
-        Attention(
-            module="attention.self",
-            query="attention.self.query",
-            key="attention.self.key",
-            value="attention.self.value",
-            output="attention.output.dense",
-            heads_attribute="num_attention_heads",
-            width_attribute="all_head_size",
-        ),
-    ),
-    feed_forward=FeedForward(first=("intermediate.dense",), second="output.dense"),
-)
-_DISTILBERT_LAYERS = Layers(
-    path="transformer.layer",
-    attentions=(
-        Attention(
-            module="attention",
-            query="attention.q_lin",
-            key="attention.k_lin",
-            value="attention.v_lin",
-            output="attention.out_lin",
-            heads_attribute="n_heads",
-            width_attribute="dim",
-        ),
-    ),
-    feed_forward=FeedForward(first=("ffn.lin1",), second="ffn.lin2"),
-)
 _BERT_KEYS = {
     "layers": "num_hidden_layers",
     "heads": "num_attention_heads",
@@ -188,72 +36,208 @@ _DISTILBERT_KEYS = {
     "vocab": "vocab_size",
     "positions": "max_position_embeddings",
 }
-_BASE = {"layers": 12, "heads": 12, "hidden": 768, "ffn": 3072, "positions": 512, "types": 2}
+_NO_TYPES = {word: key for word, key in _BERT_KEYS.items() if word != "types"}
+_ALBERT_KEYS = {
+    **_BERT_KEYS, "embedding": "embedding_size", "groups": "num_hidden_groups", "inner_layers": "inner_group_num"
+}  # fmt: skip
+_GPT2_KEYS = {
+    "layers": "n_layer",
+    "heads": "n_head",
+    "hidden": "n_embd",
+    "ffn": "n_inner",
+    "vocab": "vocab_size",
+    "positions": "n_positions",
+}
+_LLAMA_KEYS = {**_NO_TYPES, "kv_heads": "num_key_value_heads", "head_dim": "head_dim"}
+_BART_KEYS = {
+    "layers": "encoder_layers",
+    "heads": "encoder_attention_heads",
+    "ffn": "encoder_ffn_dim",
+    "decoder_layers": "decoder_layers",
+    "decoder_heads": "decoder_attention_heads",
+    "decoder_ffn": "decoder_ffn_dim",
+    "hidden": "d_model",
+    "vocab": "vocab_size",
+    "positions": "max_position_embeddings",
+}
+_T5_KEYS = {
+    "layers": "num_layers",
+    "heads": "num_heads",
+    "ffn": "d_ff",
+    "decoder_layers": "num_decoder_layers",
+    "hidden": "d_model",
+    "head_dim": "d_kv",
+    "vocab": "vocab_size",
+    "buckets": "relative_attention_num_buckets",
+}
+_VIT_KEYS = {**{word: _BERT_KEYS[word] for word in ("layers", "heads", "hidden", "ffn")}, "image": "image_size",
+             "patch_size": "patch_size", "channels": "num_channels"}  # fmt: skip
 
-_POOLER = HeadLinear("hidden", "hidden", every_position=False)
-_TRANSFORM = HeadLinear("hidden", "hidden", every_position=True)
-_LABELS = HeadLinear("labels", "hidden", every_position=False)
-_CLASSIFIER = TaskHead(linears=(_POOLER, _LABELS))
+_BASE: dict[str, int | str | tuple[int, str]] = {
+    "layers": 12, "heads": 12, "hidden": 768, "ffn": 3072, "positions": 512, "types": 2
+}  # fmt: skip
+_WITHOUT_TYPES = {**_BASE, "types": 0}
+_LARGE_LANGUAGE_MODEL: dict[str, Any] = {"layers": 32, "heads": 32, "hidden": 4096}
+_BART_SIZES: dict[str, Any] = {
+    "layers": 12, "heads": 16, "ffn": 4096, "decoder_layers": 12, "decoder_heads": 16, "decoder_ffn": 4096,
+    "hidden": 1024, "positions": 1024,
+}  # fmt: skip
+_T5_SIZES: dict[str, Any] = {
+    "decoder_layers": "layers", "decoder_heads": "heads", "decoder_ffn": "ffn", "head_dim": 64, "buckets": 32,
+    "hidden": 512,
+}  # fmt: skip
 
-_ROBERTA_HEADS = {
-    "ForMaskedLM": TaskHead((_TRANSFORM,), ("hidden",), vocabulary_projection="hidden", separate_bias=True),
-    "ForSequenceClassification": _CLASSIFIER,
-    "Model": TaskHead(linears=(_POOLER,)),
-}
-_BERT_HEADS = {
-    **_ROBERTA_HEADS,
-    "ForPreTraining": TaskHead(
-        (_POOLER, _TRANSFORM, HeadLinear("two", "hidden", every_position=False)),
-        ("hidden",),
-        vocabulary_projection="hidden",
-        separate_bias=True,
-    ),
-}
-_ELECTRA_HEADS = {
-    "ForMaskedLM": TaskHead(
-        (HeadLinear("embedding", "hidden", every_position=True),), ("embedding",), vocabulary_projection="embedding"
-    ),
-    "ForSequenceClassification": _CLASSIFIER,
-    "ForPreTraining": TaskHead((_TRANSFORM, HeadLinear("one", "hidden", every_position=True))),
-    "Model": TaskHead(),
-}
-_DISTILBERT_HEADS = {
-    "ForMaskedLM": TaskHead((_TRANSFORM,), ("hidden",), vocabulary_projection="hidden"),
-    "ForSequenceClassification": _CLASSIFIER,
-    "Model": TaskHead(),
-}
+_EMBEDDINGS = (
+    ("vocab", "embedding"), ("positions", "embedding"), ("types", "embedding"), ("two", "embedding")
+)  # fmt: skip
+_PROJECTION = Linear("hidden", "embedding", present="projected")
+_UNTIED_STACKS = (("vocab", "hidden"), ("untied", "two", "vocab", "hidden"))
+_UNTIED = {"tied": ("tie_word_embeddings", False)}
+_ATTENTION_BIAS = {"attention_bias": ("attention_bias", False)}
+
+
+def _bart_words(_config: Mapping[str, Any], words: Words) -> Words:
+    return {"places": words["positions"] + 2}  # positions are counted from 2
+
+
+def _marian_words(_config: Mapping[str, Any], words: Words) -> Words:
+    return {"places": words["positions"]}
+
+
+def _vit_words(_config: Mapping[str, Any], words: Words) -> Words:
+    patches = (words["image"] // words["patch_size"]) ** 2
+    return {"patches": patches, "places": patches + 1, "patch": words["channels"] * words["patch_size"] ** 2}
+
+
+def _deberta_words(config: Mapping[str, Any], words: Words) -> Words:
+    """Disentangled attention (He et al. 2021, DeBERTa, equation 4): which of its parts a configuration turns on."""
+    furthest = config.get("max_relative_positions") or -1
+    span = config.get("position_buckets") or -1
+    span = span if span > 0 else furthest if furthest > 0 else words["positions"]
+    kinds = config.get("pos_att_type") or []
+    kinds = kinds.lower().split("|") if isinstance(kinds, str) else kinds
+    used = sum(kind in [name.strip() for name in kinds] for kind in ("c2p", "p2c"))
+    relative, shared = bool(config.get("relative_attention")), bool(config.get("share_att_key"))
+    kernel, groups = config.get("conv_kernel_size") or 0, config.get("conv_groups") or 1
+    return {
+        "relative": 2 * span * relative,
+        "relative_norm": int("layer_norm" in str(config.get("norm_rel_ebd", "none")).lower()),
+        "position_projections": used * relative * (not shared),
+        "position_linears": relative * (2 if shared else used),
+        "position_products": relative * used,
+        "convolved": int(kernel > 0),
+        "convolution": words["hidden"] // groups * kernel,
+    }
+
+
+def _bert_like(model_type: str, title: str, base: str, prefix: str, heads: dict[str, TaskHead], vocab: int) -> Family:
+    return Family(
+        model_type, title, base, prefix, (layouts.BERT_LAYERS,), heads, _BERT_KEYS,
+        defaults={**_BASE, "vocab": vocab}, tensors=_EMBEDDINGS, in_textpruner=True,
+    )  # fmt: skip
+
+
+def _llama_like(model_type: str, prefix: str, layers: Layers, **defaults: Any) -> Family:
+    return Family(
+        model_type, prefix, "model", prefix, (layers,), task_heads.LLAMA_HEADS, _LLAMA_KEYS,
+        defaults={**_LARGE_LANGUAGE_MODEL, "kv_heads": 32, **defaults}, tensors=(("vocab", "hidden"),),
+        flags={**_UNTIED, **_ATTENTION_BIAS, "mlp_bias": ("mlp_bias", False)},
+    )  # fmt: skip
+
+
+def _bart_like(
+    model_type: str, title: str, prefix: str, stacks: tuple[Layers, Layers], vocab: int, **more: Any
+) -> Family:
+    return Family(
+        model_type, title, "model", prefix, stacks, more.pop("heads", task_heads.BART_HEADS), _BART_KEYS,
+        defaults={**_BART_SIZES, "vocab": vocab}, tensors=_UNTIED_STACKS, derive=more.pop("derive", _bart_words),
+        **more,
+    )  # fmt: skip
+
+
+def _t5_like(model_type: str, title: str, prefix: str, **more: Any) -> Family:
+    return Family(
+        model_type, title, "transformer", prefix, (layouts.T5_ENCODER, layouts.T5_DECODER), task_heads.T5_HEADS,
+        _T5_KEYS, defaults={**_T5_SIZES, **more.pop("defaults")}, tensors=(("vocab", "hidden"),), **more,
+    )  # fmt: skip
+
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
+        _bert_like("bert", "BERT", "bert", "Bert", task_heads.BERT_HEADS, 30522),
+        _bert_like("roberta", "RoBERTa", "roberta", "Roberta", task_heads.ROBERTA_HEADS, 50265),
+        _bert_like("xlm-roberta", "XLM-R", "roberta", "XLMRoberta", task_heads.ROBERTA_HEADS, 30522),
         Family(
-            "bert", "BERT", "bert", "Bert", (_BERT_LAYERS,), _BERT_HEADS, _BERT_KEYS,
-            defaults={**_BASE, "vocab": 30522}, in_textpruner=True,
-        ),
-        Family(
-            "roberta", "RoBERTa", "roberta", "Roberta", (_BERT_LAYERS,), _ROBERTA_HEADS, _BERT_KEYS,
-            defaults={**_BASE, "vocab": 50265}, in_textpruner=True,
-        ),
-        Family(
-            "xlm-roberta", "XLM-R", "roberta", "XLMRoberta", (_BERT_LAYERS,), _ROBERTA_HEADS, _BERT_KEYS,
-            defaults={**_BASE, "vocab": 30522}, in_textpruner=True,
-        ),
-        Family(
-            "electra", "ELECTRA", "electra", "Electra", (_BERT_LAYERS,), _ELECTRA_HEADS,
+            "electra", "ELECTRA", "electra", "Electra", (layouts.BERT_LAYERS,), task_heads.ELECTRA_HEADS,
             {**_BERT_KEYS, "embedding": "embedding_size"},
             defaults={**_BASE, "vocab": 30522, "heads": 4, "hidden": 256, "ffn": 1024, "embedding": 128},
-            in_textpruner=True,
+            tensors=_EMBEDDINGS, linears=(_PROJECTION,), in_textpruner=True,
         ),
         Family(
-            "distilbert", "DistilBERT", "distilbert", "DistilBert", (_DISTILBERT_LAYERS,), _DISTILBERT_HEADS,
-            _DISTILBERT_KEYS, defaults={**_BASE, "vocab": 30522, "layers": 6, "types": 0},
+            "distilbert", "DistilBERT", "distilbert", "DistilBert", (layouts.DISTILBERT_LAYERS,),
+            task_heads.DISTILBERT_HEADS, _DISTILBERT_KEYS,
+            defaults={**_WITHOUT_TYPES, "vocab": 30522, "layers": 6}, tensors=_EMBEDDINGS,
+        ),
+        Family(
+            "albert", "ALBERT", "albert", "Albert", (layouts.ALBERT_LAYERS,), task_heads.ALBERT_HEADS, _ALBERT_KEYS,
+            defaults={**_BASE, "vocab": 30000, "heads": 64, "hidden": 4096, "ffn": 16384, "embedding": 128, "groups": 1,
+                      "inner_layers": 1},
+            tensors=_EMBEDDINGS, linears=(Linear("hidden", "embedding"),), in_textpruner=True,
+        ),
+        Family(
+            "deberta-v2", "DeBERTa-v2", "deberta", "DebertaV2", (layouts.DEBERTA_LAYERS,), task_heads.DEBERTA_HEADS,
+            {**_BERT_KEYS, "embedding": "embedding_size"},
+            defaults={**_WITHOUT_TYPES, "vocab": 128100, "layers": 24, "heads": 24, "hidden": 1536, "ffn": 6144,
+                      "embedding": "hidden"},
+            tensors=(("vocab", "embedding"), ("has_positions", "positions", "embedding"), ("types", "embedding"),
+                     ("two", "hidden")),
+            linears=(Linear("hidden", "embedding", bias="zero", present="projected"),
+                     Linear("hidden", "convolution", present="convolved")),
+            flags={"has_positions": ("position_biased_input", True)}, derive=_deberta_words, requires={"legacy": True},
+        ),
+        Family(
+            "mpnet", "MPNet", "mpnet", "MPNet", (layouts.MPNET_LAYERS,), task_heads.ROBERTA_HEADS,
+            {**_NO_TYPES, "buckets": "relative_attention_num_buckets"},
+            defaults={**_WITHOUT_TYPES, "vocab": 30527, "buckets": 32}, tensors=_EMBEDDINGS,
+        ),
+        Family(
+            "gpt2", "GPT-2", "transformer", "GPT2", (layouts.GPT2_LAYERS,), task_heads.GPT2_HEADS, _GPT2_KEYS,
+            defaults={**_BASE, "vocab": 50257, "positions": 1024, "ffn": (4, "hidden")},
+            tensors=(("vocab", "hidden"), ("positions", "hidden")),
+        ),
+        _llama_like("llama", "Llama", layouts.LLAMA_LAYERS, kv_heads="heads", ffn=11008, vocab=32000, positions=2048),
+        _llama_like("mistral", "Mistral", layouts.MISTRAL_LAYERS, kv_heads=8, ffn=14336, vocab=32000, positions=131072),
+        _llama_like("qwen2", "Qwen2", layouts.QWEN2_LAYERS, ffn=22016, vocab=151936, positions=32768),
+        _llama_like("qwen3", "Qwen3", layouts.QWEN3_LAYERS, head_dim=128, ffn=22016, vocab=151936, positions=32768),
+        _bart_like(
+            "bart", "BART", "Bart", (layouts.BART_ENCODER, layouts.BART_DECODER), 50265, usual={"num_labels": 3}
+        ),
+        _bart_like("mbart", "mBART", "MBart", (layouts.MBART_ENCODER, layouts.MBART_DECODER), 50265),
+        _bart_like(
+            "marian", "Marian", "Marian", (layouts.MARIAN_ENCODER, layouts.MARIAN_DECODER), 58101, derive=_marian_words,
+            heads={"MTModel": task_heads.BART_HEADS["ForConditionalGeneration"], "Model": TaskHead()},
+            requires={"share_encoder_decoder_embeddings": True},
+        ),
+        _t5_like("t5", "T5", "T5", defaults={"layers": 6, "heads": 8, "ffn": 2048, "vocab": 32128}),
+        _t5_like(
+            "mt5", "mT5", "MT5", defaults={"layers": 8, "heads": 6, "ffn": 1024, "vocab": 250112},
+            usual={"feed_forward_proj": "gated-gelu"},
+        ),
+        Family(
+            "vit", "ViT", "vit", "ViT", (layouts.VIT_LAYERS,), task_heads.VIT_HEADS, _VIT_KEYS,
+            defaults={"layers": 12, "heads": 12, "hidden": 768, "ffn": 3072, "image": 224, "patch_size": 16,
+                      "channels": 3},
+            tensors=(("hidden",), ("places", "hidden"), ("two", "hidden")),
+            linears=(Linear("hidden", "patch", positions="patches"),),
+            flags={"qkv_bias": ("qkv_bias", True)}, derive=_vit_words, input_name="pixel_values",
         ),
     )
 }  # fmt: skip
 
 
 def textpruner_families() -> list[str]:
-    """The families whose layers TextPruner knows, by model_type."""
+    """The families whose layers TextPruner's structural pruner can take, by model_type."""
     return [name for name, family in FAMILIES.items() if family.in_textpruner]
 
 
@@ -272,15 +256,22 @@ def family_of(config: Mapping[str, Any]) -> Family:
     for key in ("is_decoder", "add_cross_attention"):
         if config.get(key):
             raise UnsupportedArchitecture(
-                f"a {family.title} model with {key} is a decoder; only its encoder form is supported",
+                f"a {family.title} model with {key} is a decoder of another kind; only its usual form is supported",
                 field=key,
                 value=True,
+            )
+    for key, wanted in family.requires.items():
+        if config.get(key, wanted) != wanted:
+            raise UnsupportedArchitecture(
+                f"a {family.title} model with {key}={config[key]!r} isn't supported, only with {wanted!r}",
+                field=key,
+                value=config[key],
             )
     return family
 
 
 def architecture_of(config: Mapping[str, Any]) -> str:
-    """``architectures[0]``, or the family's bare encoder where config.json names none."""
+    """``architectures[0]``, or the family's bare model where config.json names none."""
     named = config.get("architectures")
     if isinstance(named, list) and named and isinstance(named[0], str):
         return str(named[0])
@@ -292,47 +283,4 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
 
     Raises UnsupportedArchitecture for an unknown family or sizes that no model can have.
     """
-    family = family_of(config)
-    sizes = {word: _size(config, family, word) for word in {*family.defaults, *family.keys}}
-    layers, heads, hidden = sizes["layers"], sizes["heads"], sizes["hidden"]
-    if layers > MAX_LAYERS:
-        raise UnsupportedArchitecture(
-            f"{layers} layers: no model has more than {MAX_LAYERS}", field=family.keys["layers"]
-        )
-    if hidden % heads:
-        raise UnsupportedArchitecture(
-            f"{family.keys['hidden']} {hidden} is not a multiple of {family.keys['heads']} {heads}",
-            field=family.keys["heads"],
-            value=heads,
-        )
-    return ModelShape(
-        layers=layers,
-        heads=heads,
-        head_dim=hidden // heads,
-        ffn=sizes["ffn"],
-        hidden=hidden,
-        embedding=sizes.get("embedding", hidden),
-        vocab=sizes["vocab"],
-        positions=sizes["positions"],
-        types=sizes["types"],
-        labels=_labels(config),
-        tied=bool(config.get("tie_word_embeddings", True)),
-    )
-
-
-def _size(config: Mapping[str, Any], family: Family, word: str) -> int:
-    key = family.keys.get(word)
-    # DistilBERT's configuration also answers to the names that the other families use.
-    names = [name for name in (key, _BERT_KEYS.get(word) if key else None) if name]
-    value = next((config[name] for name in names if name in config), family.defaults.get(word))
-    if not isinstance(value, int) or isinstance(value, bool) or value < (0 if word == "types" else 1):
-        raise UnsupportedArchitecture(f"{key} in config.json must be a positive whole number, not {value!r}", field=key)
-    return value
-
-
-def _labels(config: Mapping[str, Any]) -> int:
-    names = config.get("id2label")
-    if isinstance(names, Mapping) and names:
-        return len(names)
-    count = config.get("num_labels", 2)
-    return count if isinstance(count, int) and count > 0 else 2
+    return sizes.read(config, family_of(config), architecture_of(config))

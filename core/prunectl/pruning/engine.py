@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prunectl.pruning import planning, surgery
+from prunectl.pruning import activations, planning, surgery
 from prunectl.pruning import scores as scoring
-from prunectl.pruning.blocks import Block, find_blocks, shape
+from prunectl.pruning.blocks import Block, find_blocks, require_whole, shape
 from prunectl.pruning.masks import Masks, keep_best, next_masks
 from prunectl.pruning.scores import Batch, Loss, Progress, Scores
+from prunectl.pruning.vocabulary import Vocabulary
+from prunectl.pruning.weights import Zeroed
 from prunectl.recipe import Engine as EngineName
 from prunectl.recipe import Recipe
 from prunectl.schemas import BlockStructure, Structure
@@ -43,6 +45,8 @@ class Pruned:
     structure: Structure
     kept: list[dict[str, Any]]
     """The ``kept`` of prunectl.json: module (in the original model), unit, total, kept."""
+    vocabulary: Vocabulary | None = None
+    zeroed: Zeroed | None = None
 
 
 def choose_masks(
@@ -61,12 +65,14 @@ def choose_masks(
     masks remove anyway. Raises EngineUnavailable, UnsupportedArchitecture, CorruptWeights (scores that are no
     numbers), and InvalidInput for a recipe that this model can't meet.
     """
-    planning.units_to_remove(model.config.to_dict(), recipe)
+    planning.units_to_remove(model.config.to_dict() | {"architectures": [type(model).__name__]}, recipe)
+    blocks = find_blocks(model)
+    require_whole(model, blocks)
     engine = _engine(recipe.engine, model, recipe, batches, loss, workspace)
     masks = Masks()
     for step in range(recipe.iterations):
         found = engine.scores(masks, progress=_part(progress, step, recipe.iterations))
-        masks = next_masks(found, recipe, step, masks, choose=engine.choose)
+        masks = next_masks(found, recipe, step, masks, blocks, choose=engine.choose)
     return masks
 
 
@@ -102,9 +108,9 @@ def structure_of(blocks: list[Block], masks: Masks) -> Structure:
                 stack=block.stack,
                 index=block.index,
                 attention=block.attention,
-                heads_kept=list(range(block.heads_total)) if masks.heads is None else _indices(masks.heads[row]),
+                heads_kept=_kept(masks.heads, row, block.heads_total),
                 heads_total=block.heads_total,
-                ffn_kept=block.ffn_total if masks.ffn is None else int(masks.ffn[row].sum()),
+                ffn_kept=len(_kept(masks.ffn, row, block.ffn_total)),
                 ffn_total=block.ffn_total,
             )
             for row, block in enumerate(blocks)
@@ -116,9 +122,13 @@ def kept_of(blocks: list[Block], masks: Masks) -> list[dict[str, Any]]:
     """Each linear layer of the original model whose input a mask multiplied, and the units that stayed."""
     kept: list[dict[str, Any]] = []
     for row, block in enumerate(blocks):
-        for module, unit, mask in ((block.output, "head", masks.heads), (block.ffn_second, "neuron", masks.ffn)):
-            if mask is not None:
-                kept.append({"module": module, "unit": unit, "total": mask.size(1), "kept": _indices(mask[row])})
+        axes = (
+            (block.output, "head", masks.heads, block.heads_total),
+            (block.ffn_second, "neuron", masks.ffn, block.ffn_total),
+        )
+        for module, unit, mask, total in axes:
+            if mask is not None and module is not None:
+                kept.append({"module": module, "unit": unit, "total": total, "kept": _kept(mask, row, total)})
     return kept
 
 
@@ -132,9 +142,14 @@ class NativeEngine:
 
     def scores(self, masks: Masks, *, progress: Progress | None = None) -> Scores:
         assert self._recipe is not None and self._loss is not None
-        if self._recipe.scorer == "random":
+        scorer = self._recipe.scorer_of("heads")
+        if scorer == "random":
             return scoring.random(shape(find_blocks(self._model)), self._recipe.seed)
+        if scorer == "magnitude":
+            return activations.magnitude(self._model)
         with surgery.masked(self._model, masks):
+            if scorer == "activation":
+                return activations.activation(self._model, self._batches, self._loss, progress=progress)
             return scoring.taylor(self._model, self._batches, self._loss, even=self._recipe.even, progress=progress)
 
     def choose(self, ranked: Tensor, kept: int, even: bool, multiple_of: int) -> Tensor:
@@ -163,5 +178,6 @@ def _part(progress: Progress | None, step: int, of: int) -> Progress | None:
     return None if progress is None else lambda fraction: progress((step + fraction) / of)
 
 
-def _indices(mask: Tensor) -> list[int]:
-    return [int(index) for index in mask.nonzero().squeeze(1)]
+def _kept(mask: Tensor | None, row: int, units: int) -> list[int]:
+    """Indices of what a block keeps of its ``units``."""
+    return list(range(units)) if mask is None else [int(index) for index in mask[row, :units].nonzero().squeeze(1)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prunectl.errors import CorruptWeights
 from prunectl.pruning import planning
+from prunectl.pruning.planning import Ranking, Sized
 from prunectl.pruning.scores import Scores
 from prunectl.recipe import Recipe
 
@@ -20,12 +21,16 @@ Choose = Callable[[Tensor, int, bool, int], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Masks:
-    """True where a unit stays. None: this axis is untouched."""
+    """True where a unit stays. None: this axis is untouched.
+
+    Rows are those of `prunectl.pruning.blocks.find_blocks`, as wide as the widest block; what a row has no unit for is
+    True.
+    """
 
     heads: Tensor | None = None
-    """``[layers, heads]``, bool."""
+    """``[blocks, heads]``, bool."""
     ffn: Tensor | None = None
-    """``[layers, neurons]``, bool."""
+    """``[blocks, neurons]``, bool."""
 
 
 def keep_best(scores: Tensor, kept: int, even: bool = False, multiple_of: int = 1) -> Tensor:
@@ -53,37 +58,66 @@ def keep_best(scores: Tensor, kept: int, even: bool = False, multiple_of: int = 
     return mask
 
 
-def next_masks(scores: Scores, recipe: Recipe, step: int, before: Masks, choose: Choose = keep_best) -> Masks:
+def next_masks(
+    scores: Scores, recipe: Recipe, step: int, before: Masks, blocks: Sequence[Sized], choose: Choose = keep_best
+) -> Masks:
     """The masks after iteration ``step`` (from 0) of ``recipe.iterations``; what ``before`` removed stays removed.
 
     Raises InvalidInput where the counts contradict each other, CorruptWeights where scores aren't finite.
     """
     heads, ffn = before.heads, before.ffn
     if recipe.heads is not None:
-        layers, units = scores.heads.shape
-        removed = planning.steps(planning.removed_heads(recipe, layers, units), recipe.iterations)[step]
-        ranked = _bounded("head", scores.heads, planning.least_heads(recipe), heads)
-        heads = choose(ranked, layers * units - removed, recipe.even, 1)
+        rankings = planning.rank_heads(recipe, blocks)
+        least = planning.least_heads(recipe)
+        heads = _masked("head", scores.heads, rankings, least, heads, step, recipe, choose, 1)
     if recipe.ffn is not None:
-        layers, units = scores.ffn.shape
-        removed = planning.steps(planning.removed_ffn(recipe, layers, units), recipe.iterations)[step]
+        rankings = planning.rank_ffn(recipe, blocks)
         least = math.ceil(recipe.min_ffn / recipe.multiple_of) * recipe.multiple_of
-        ranked = _bounded("neuron", scores.ffn, least, ffn)
-        ffn = choose(ranked, layers * units - removed, recipe.even, recipe.multiple_of)
+        ffn = _masked("neuron", scores.ffn, rankings, least, ffn, step, recipe, choose, recipe.multiple_of)
     return Masks(heads, ffn)
 
 
-def _bounded(unit: str, scores: Tensor, least: int, before: Tensor | None) -> Tensor:
-    """Scores below all others for what is gone already and above all others for the ``least`` best of each layer."""
+def _masked(
+    unit: str,
+    scores: Tensor,
+    rankings: Sequence[Ranking],
+    least: int,
+    before: Tensor | None,
+    step: int,
+    recipe: Recipe,
+    choose: Choose,
+    multiple_of: int,
+) -> Tensor:
+    """Choose within each ranking. Units of a group go together, by the sum of their scores."""
+    mask = torch.ones_like(scores, dtype=torch.bool)
+    for ranking in rankings:
+        rows, width, group = list(ranking.rows), max(ranking.units), ranking.group
+        missing = torch.arange(width) >= torch.tensor(ranking.units).unsqueeze(1)
+        ranked = scores[rows, :width].masked_fill(missing, 0)
+        gone = None if before is None else ~before[rows, :width]
+        if group > 1:
+            ranked = ranked.unflatten(1, (-1, group)).sum(-1)
+            missing, gone = missing[:, ::group], None if gone is None else gone[:, ::group]
+        ranked = _bounded(unit, ranked, math.ceil(least / group), missing, gone)
+        removed = planning.steps(ranking.removed // group, recipe.iterations)[step]
+        kept = choose(ranked, ranked.numel() - removed, recipe.even, multiple_of)
+        mask[torch.tensor(rows).unsqueeze(1), torch.arange(width)] = kept.repeat_interleave(group, dim=1)
+    return mask
+
+
+def _bounded(unit: str, scores: Tensor, least: int, missing: Tensor, gone: Tensor | None) -> Tensor:
+    """Scores below all others for what is gone already; above all others for the ``least`` best of each layer and for
+    places where a row has no unit.
+    """
     if not torch.isfinite(scores).all():
         raise CorruptWeights(
             f"the {unit} scores are not finite numbers: a weight of the model is not, or the loss overflowed",
             hint="check the model's weights, or calibrate on other data",
         )
     bounded = scores.clone()
-    if before is not None:
-        bounded[~before] = -1.0
+    if gone is not None:
+        bounded[gone] = -1.0
     if least:
-        best = torch.argsort(bounded, dim=-1)[:, scores.size(1) - least :]
+        best = torch.argsort(bounded.masked_fill(missing, -2.0), dim=-1)[:, scores.size(1) - least :]
         bounded.scatter_(1, best, math.inf)
-    return bounded
+    return bounded.masked_fill(missing, math.inf)

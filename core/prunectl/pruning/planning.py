@@ -1,4 +1,4 @@
-"""What a recipe would remove and what the model would then hold, from config.json alone. No torch."""
+"""What a recipe would remove, from config.json alone; what the model then holds, `costs` counts. No torch."""
 
 from __future__ import annotations
 
@@ -7,11 +7,49 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 
 from prunectl.errors import InvalidInput
-from prunectl.pruning.architectures import ModelShape, architecture_of, family_of, shape_of, textpruner_families
+from prunectl.pruning.architectures import Kind, Stack, family_of, shape_of, textpruner_families
+from prunectl.pruning.costs import count_macs, count_parameters, count_parts
 from prunectl.recipe import Recipe
+
+__all__ = [
+    "Planned", "Ranking", "Shares", "Sized", "count_macs", "count_parameters", "count_parts", "even_shares", "kind_of",
+    "least_heads", "rank_ffn", "rank_heads", "share", "steps", "units_to_remove",
+]  # fmt: skip
+
+
+class Sized(Protocol):
+    """What counting needs of a block, whether of a plan or of a model: `BlockShape` and `Block` have it."""
+
+    @property
+    def stack(self) -> Stack: ...
+    @property
+    def attention(self) -> Kind: ...
+    @property
+    def heads_total(self) -> int: ...
+    @property
+    def group(self) -> int: ...
+    @property
+    def ffn_total(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Blocks whose units are ranked together, and how many of those units go."""
+
+    rows: tuple[int, ...]
+    """Places in the list of blocks."""
+    units: tuple[int, ...]
+    """Units of each of these blocks."""
+    removed: int
+    group: int = 1
+    """Units that stay or go together: query heads that share a key and a value."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.units)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,67 +60,18 @@ class Planned:
     heads_removed: int
     ffn_total: int
     ffn_removed: int
+    rankings: tuple[tuple[Ranking, ...], tuple[Ranking, ...]] = ((), ())
+    """Of heads and of neurons."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Units that each layer keeps if the layers share the removal as evenly as whole units allow, ``[layers]`` each."""
+    """Units that each block keeps if blocks share the removal as evenly as whole units allow, ``[blocks]`` each."""
 
     heads: list[int]
     ffn: list[int]
     approximate: bool
-    """Counts depend on which layer loses how much. Never so while all layers of a family are of one size."""
-
-
-def count_parameters(
-    config: Mapping[str, Any], heads_kept: Sequence[int] | None = None, ffn_kept: Sequence[int] | None = None
-) -> int:
-    """Parameters of the model that ``architectures[0]`` names, tied weights once.
-
-    ``heads_kept`` and ``ffn_kept`` count what each layer keeps, ``[layers]``; None: all.
-    Raises UnsupportedArchitecture.
-    """
-    shape, head = shape_of(config), family_of(config).head_of(architecture_of(config))
-    heads, ffn = _kept(shape, heads_kept, ffn_kept)
-    total = (shape.vocab + shape.positions + shape.types) * shape.embedding + 2 * shape.embedding
-    if shape.embedding != shape.hidden:
-        total += (shape.embedding + 1) * shape.hidden
-    for kept_heads, kept_neurons in zip(heads, ffn, strict=True):
-        width = kept_heads * shape.head_dim
-        total += 3 * (shape.hidden + 1) * width + width * shape.hidden + shape.hidden
-        total += (shape.hidden + 1) * kept_neurons + kept_neurons * shape.hidden + shape.hidden
-        total += 4 * shape.hidden  # two norms
-    for linear in head.linears:
-        total += (shape.width(linear.inputs) + 1) * shape.width(linear.outputs)
-    total += sum(2 * shape.width(size) for size in head.norms)
-    if head.vocabulary_projection is not None:
-        total += shape.vocab
-        if not shape.tied:
-            total += shape.vocab * shape.width(head.vocabulary_projection) + (shape.vocab if head.separate_bias else 0)
-    return total
-
-
-def count_macs(
-    config: Mapping[str, Any], seq: int, heads_kept: Sequence[int] | None = None, ffn_kept: Sequence[int] | None = None
-) -> int:
-    """Multiply-adds of the linear layers and both attention products, batch 1 x ``seq`` tokens.
-
-    The vocabulary projection is counted at every position, poolers and classifiers at the one they are applied to,
-    look-ups as nothing. ``heads_kept`` and ``ffn_kept`` are per layer, ``[layers]``; None: all.
-    Raises UnsupportedArchitecture.
-    """
-    shape, head = shape_of(config), family_of(config).head_of(architecture_of(config))
-    heads, ffn = _kept(shape, heads_kept, ffn_kept)
-    total = seq * shape.embedding * shape.hidden if shape.embedding != shape.hidden else 0
-    for kept_heads, kept_neurons in zip(heads, ffn, strict=True):
-        width = kept_heads * shape.head_dim
-        total += 4 * seq * shape.hidden * width + 2 * seq * seq * width
-        total += 2 * seq * shape.hidden * kept_neurons
-    for linear in head.linears:
-        total += (seq if linear.every_position else 1) * shape.width(linear.inputs) * shape.width(linear.outputs)
-    if head.vocabulary_projection is not None:
-        total += seq * shape.width(head.vocabulary_projection) * shape.vocab
-    return total
+    """Parameters and MACs depend on which block loses how much: their heads or neurons aren't all of one cost."""
 
 
 def units_to_remove(config: Mapping[str, Any], recipe: Recipe) -> Planned:
@@ -94,55 +83,104 @@ def units_to_remove(config: Mapping[str, Any], recipe: Recipe) -> Planned:
     family, shape = family_of(config), shape_of(config)
     if recipe.engine == "textpruner" and not family.in_textpruner:
         raise InvalidInput(
-            f"engine textpruner has no {family.model_type} in its model map; it has {', '.join(textpruner_families())}",
+            f"engine textpruner can't prune {family.model_type}; it takes {', '.join(textpruner_families())}",
             hint="leave the engine out: the native one takes every supported family",
             field="engine",
             value="textpruner",
         )
+    heads, ffn = rank_heads(recipe, shape.blocks), rank_ffn(recipe, shape.blocks)
     return Planned(
         heads_total=shape.heads_total,
-        heads_removed=removed_heads(recipe, shape.layers, shape.heads),
+        heads_removed=sum(ranking.removed for ranking in heads),
         ffn_total=shape.ffn_total,
-        ffn_removed=removed_ffn(recipe, shape.layers, shape.ffn),
+        ffn_removed=sum(ranking.removed for ranking in ffn),
+        rankings=(tuple(heads), tuple(ffn)),
     )
 
 
 def even_shares(config: Mapping[str, Any], planned: Planned) -> Shares:
-    """A plan's totals spread over the layers, for `count_parameters` and `count_macs`."""
-    layers = shape_of(config).layers
-    heads = _spread(planned.heads_total - planned.heads_removed, layers)
-    ffn = _spread(planned.ffn_total - planned.ffn_removed, layers)
-    return Shares(heads, ffn, approximate=False)
+    """A plan's totals spread over the blocks, for `count_parameters` and `count_macs`."""
+    blocks = shape_of(config).blocks
+    kept = [[block.heads_total for block in blocks], [block.ffn_total for block in blocks]]
+    approximate = False
+    for counts, rankings in zip(kept, planned.rankings, strict=True):
+        for ranking in rankings:
+            for row, left in zip(ranking.rows, _spread(ranking), strict=True):
+                counts[row] = left
+            costs = {(blocks[row].head_dim, blocks[row].runs) for row in ranking.rows}
+            approximate = approximate or (ranking.removed > 0 and len(costs) > 1)
+    return Shares(kept[0], kept[1], approximate)
+
+
+def kind_of(block: Sized) -> str:
+    """encoder, decoder or cross: what ``heads`` of a recipe can tell apart."""
+    return "cross" if block.attention == "cross" else block.stack
+
+
+def rank_heads(recipe: Recipe, blocks: Sequence[Sized]) -> list[Ranking]:
+    """Which heads are ranked together and how many go; nothing where the recipe leaves heads alone.
+
+    Raises InvalidInput for a kind of attention that the model hasn't, or a minimum a layer that can't be kept.
+    """
+    if recipe.heads is None:
+        return []
+    by_kind = isinstance(recipe.heads, dict)
+    fractions = dict[str, float](recipe.heads.items()) if isinstance(recipe.heads, dict) else {"": recipe.heads}
+    kinds = dict.fromkeys(kind_of(block) for block in blocks)
+    unknown = [kind for kind in fractions if by_kind and kind not in kinds]
+    if unknown:
+        raise InvalidInput(
+            f"heads: the model has no {unknown[0]} attention; it has {', '.join(kinds)}",
+            hint=f"use heads={next(iter(fractions.values()))} for all heads, or name {' or '.join(kinds)}",
+            field="heads",
+            value=fractions,
+        )
+    return [
+        ranking
+        for kind, fraction in fractions.items()
+        for ranking in _rankings(
+            name=f"heads {kind}".strip(),
+            minimum_name="min_heads",
+            fraction=fraction,
+            units={row: block.heads_total for row, block in enumerate(blocks) if not kind or kind_of(block) == kind},
+            minimum=least_heads(recipe),
+            even=recipe.even,
+            group=blocks[0].group,
+        )
+    ]
+
+
+def rank_ffn(recipe: Recipe, blocks: Sequence[Sized]) -> list[Ranking]:
+    """Which neurons are ranked together and how many go, each layer keeping a multiple of ``multiple_of``.
+
+    As in TextPruner, what stays is rounded down to the multiple. Raises InvalidInput where that can't be met.
+    """
+    if recipe.ffn is None:
+        return []
+    units = {row: block.ffn_total for row, block in enumerate(blocks) if block.ffn_total}
+    multiple = recipe.multiple_of
+    for per_layer in units.values():
+        if per_layer % multiple:
+            close = min(_divisors(per_layer), key=lambda divisor: (abs(divisor - multiple), -divisor))
+            raise InvalidInput(
+                f"multiple_of={multiple} doesn't divide the {per_layer} neurons of a layer; nearest that does: {close}",
+                field="multiple_of",
+                value=multiple,
+            )
+    return _rankings(
+        name="ffn",
+        minimum_name="min_ffn",
+        fraction=recipe.ffn,
+        units=units,
+        minimum=recipe.min_ffn,
+        even=recipe.even,
+        multiple=multiple,
+    )
 
 
 def least_heads(recipe: Recipe) -> int:
     """Heads that each layer keeps at least: TextPruner never takes a layer's last head."""
     return max(recipe.min_heads, 1) if recipe.engine == "textpruner" else recipe.min_heads
-
-
-def removed_heads(recipe: Recipe, layers: int, per_layer: int) -> int:
-    """Heads removed from ``layers`` x ``per_layer``; raises InvalidInput where the minimum a layer can't be kept."""
-    if recipe.heads is None:
-        return 0
-    return _removed("heads", "min_heads", recipe.heads, layers, per_layer, least_heads(recipe), 1, recipe.even)
-
-
-def removed_ffn(recipe: Recipe, layers: int, per_layer: int) -> int:
-    """Neurons removed from ``layers`` x ``per_layer``, each layer keeping a multiple of ``multiple_of``.
-
-    As in TextPruner, what stays is rounded down to the multiple. Raises InvalidInput where that can't be met.
-    """
-    if recipe.ffn is None:
-        return 0
-    multiple = recipe.multiple_of
-    if per_layer % multiple:
-        close = min(_divisors(per_layer), key=lambda divisor: (abs(divisor - multiple), -divisor))
-        raise InvalidInput(
-            f"multiple_of={multiple} doesn't divide the {per_layer} neurons of a layer; nearest that does: {close}",
-            field="multiple_of",
-            value=multiple,
-        )
-    return _removed("ffn", "min_ffn", recipe.ffn, layers, per_layer, recipe.min_ffn, multiple, recipe.even)
 
 
 def share(fraction: float, total: int) -> int:
@@ -156,26 +194,59 @@ def steps(removed: int, iterations: int) -> list[int]:
     return [each * step + min(step, more) for step in range(1, iterations + 1)]
 
 
+def _rankings(
+    *,
+    name: str,
+    minimum_name: str,
+    fraction: float,
+    units: Mapping[int, int],
+    minimum: int,
+    even: bool,
+    multiple: int = 1,
+    group: int = 1,
+) -> list[Ranking]:
+    """One ranking of all rows; with ``even``, one for each size of row."""
+    found = []
+    for size in dict.fromkeys(units.values()) if even else [None]:
+        rows = {row: number for row, number in units.items() if size in (None, number)}
+        removed = _removed(
+            name, minimum_name, fraction, tuple(rows.values()), minimum, multiple=multiple, group=group, even=even
+        )
+        found.append(Ranking(tuple(rows), tuple(rows.values()), removed, group))
+    return found
+
+
 def _removed(
-    name: str, minimum_name: str, fraction: float, layers: int, per_layer: int, minimum: int, multiple: int, even: bool
+    name: str,
+    minimum_name: str,
+    fraction: float,
+    units: tuple[int, ...],
+    minimum: int,
+    *,
+    multiple: int,
+    group: int,
+    even: bool,
 ) -> int:
+    per_layer = min(units)
     if minimum > per_layer:
         raise InvalidInput(
             f"{minimum_name}={minimum}: a layer has only {per_layer}; nearest: {per_layer}",
             field=minimum_name,
             value=minimum,
         )
-    scope, copies = (per_layer, layers) if even else (layers * per_layer, 1)
-    kept = (scope - share(fraction, scope)) // multiple * multiple
-    least = math.ceil(minimum / multiple) * multiple * (1 if even else layers)
+    scope, copies = (per_layer, len(units)) if even else (sum(units), 1)
+    # Whole groups of heads never take more than the floor; neurons round what stays, as TextPruner does.
+    kept = (scope - share(fraction, scope) // group * group) // multiple * multiple
+    together = max(multiple, group)
+    least = math.ceil(minimum / together) * together * (1 if even else len(units))
     if kept < least:
-        most = _largest_share(scope - least, scope)
-        where = "each layer (layer 0 first)" if even else f"the {layers} layers together"
+        most = _largest_share(scope - least + group - 1, scope)
+        where = "each layer (layer 0 first)" if even else f"the {len(units)} layers together"
         raise InvalidInput(
             f"{name}={fraction} leaves too little: {where} would keep {kept}, and {minimum_name}={minimum} asks for "
             f"{least}; nearest that can be met: {name}={most:f}",
             hint=f"remove less, or lower {minimum_name}",
-            field=name,
+            field=name.partition(" ")[0],
             value=fraction,
         )
     if kept == 0:
@@ -194,20 +265,16 @@ def _largest_share(removed: int, total: int) -> Decimal:
     return (Decimal(ten_thousandths) / 10_000).normalize()
 
 
-def _spread(total: int, layers: int) -> list[int]:
-    each, more = divmod(total, layers)
-    return [each + (index < more) for index in range(layers)]
+def _spread(ranking: Ranking) -> list[int]:
+    """What each row of a ranking keeps if all lose the same share, as far as whole groups allow."""
+    left = (ranking.total - ranking.removed) // ranking.group
+    sizes = [units // ranking.group for units in ranking.units]
+    kept = [left * size // sum(sizes) for size in sizes]
+    more = left - sum(kept)
+    for row in sorted(range(len(sizes)), key=lambda row: kept[row] - sizes[row])[:more]:
+        kept[row] += 1
+    return [units * ranking.group for units in kept]
 
 
 def _divisors(number: int) -> list[int]:
     return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
-
-
-def _kept(
-    shape: ModelShape, heads_kept: Sequence[int] | None, ffn_kept: Sequence[int] | None
-) -> tuple[Sequence[int], Sequence[int]]:
-    heads = [shape.heads] * shape.layers if heads_kept is None else heads_kept
-    ffn = [shape.ffn] * shape.layers if ffn_kept is None else ffn_kept
-    if len(heads) != shape.layers or len(ffn) != shape.layers:
-        raise ValueError(f"the model has {shape.layers} layers; kept counts are for {len(heads)} and {len(ffn)}")
-    return heads, ffn

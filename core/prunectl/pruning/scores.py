@@ -22,12 +22,26 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Importance of each unit, float32 on the CPU; higher matters more."""
+    """Importance of each unit, float32 on the CPU; higher matters more.
+
+    Rows are those of `prunectl.pruning.blocks.find_blocks`, as wide as the widest block; what stands where a row has no
+    unit is never read.
+    """
 
     heads: Tensor
-    """``[layers, heads]``"""
+    """``[blocks, heads]``"""
     ffn: Tensor
-    """``[layers, neurons]``"""
+    """``[blocks, neurons]``"""
+
+
+def stacked(scores: Sequence[Tensor | None]) -> Tensor:
+    """``[blocks, units]`` of each block's scores ``[units]``, filled up with zeros; None: it has no such units."""
+    width = max(row.numel() for row in scores if row is not None)
+    filled = torch.zeros(len(scores), width)
+    for place, row in enumerate(scores):
+        if row is not None:
+            filled[place, : row.numel()] = row.float().cpu()
+    return filled
 
 
 def taylor(
@@ -48,19 +62,17 @@ def taylor(
     Raises UnsupportedArchitecture for an unknown family.
     """
     blocks = find_blocks(model)
-    layers, heads, neurons = shape(blocks)
-    totals = {"heads": torch.zeros(layers, heads), "ffn": torch.zeros(layers, neurons)}
+    size = shape(blocks)
+    totals = {"heads": torch.zeros(size[0], size[1]), "ffn": torch.zeros(size[0], size[2])}
     examples = 0
     with ExitStack() as stack:
         stack.enter_context(_frozen(model))
         masks = _hooked(model, blocks, even, stack)
-        names = [name for name, _ in masks]
         for number, batch in enumerate(batches):
             examples += len(next(iter(batch.values())))
-            gradients = torch.autograd.grad(loss(model, batch), [mask for _, mask in masks])
-            for name in totals:
-                felt = [gradient.abs() for key, gradient in zip(names, gradients, strict=True) if key == name]
-                totals[name] += torch.stack(felt).view(-1, *totals[name].shape).sum(0).float().cpu()
+            gradients = torch.autograd.grad(loss(model, batch), [mask for _, _, mask in masks])
+            for (name, row, mask), gradient in zip(masks, gradients, strict=True):
+                totals[name][row, : mask.numel()] += gradient.abs().float().cpu()
             if progress is not None:
                 progress((number + 1) / len(batches))
     if examples == 0:
@@ -69,7 +81,7 @@ def taylor(
 
 
 def random(shape: tuple[int, int, int], seed: int) -> Scores:
-    """Uniform scores for ``(layers, heads, neurons)``; the same for the same seed on every machine."""
+    """Uniform scores for ``(blocks, heads, neurons)``; the same for the same seed on every machine."""
     layers, heads, neurons = shape
     generator = torch.Generator().manual_seed(seed)
     return Scores(torch.rand(layers, heads, generator=generator), torch.rand(layers, neurons, generator=generator))
@@ -90,27 +102,27 @@ def _frozen(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _hooked(model: PreTrainedModel, blocks: list[Block], even: bool, stack: ExitStack) -> list[tuple[str, Tensor]]:
-    """Masks of ones in the model's way, named by the total they add to, in the order of the blocks."""
-    masks: list[tuple[str, Tensor]] = []
+def _hooked(model: PreTrainedModel, blocks: list[Block], even: bool, stack: ExitStack) -> list[tuple[str, int, Tensor]]:
+    """Masks of ones in the model's way: (the total they add to, the block's row, mask)."""
+    masks: list[tuple[str, int, Tensor]] = []
 
-    def ones(name: str, count: int, like: Tensor) -> Tensor:
+    def ones(name: str, row: int, count: int, like: Tensor) -> Tensor:
         mask = torch.ones(count, device=like.device, dtype=like.dtype, requires_grad=True)
-        masks.append((name, mask))
+        masks.append((name, row, mask))
         return mask
 
-    for block in blocks:
+    for row, block in enumerate(blocks):
         output = linear(model, block.output)
-        mask = ones("heads", block.heads_total, output.weight)
+        mask = ones("heads", row, block.heads_total, output.weight)
         stack.enter_context(output.register_forward_pre_hook(_multiply_input(mask, block.head_dim)))
-    for block in blocks:
+        if block.ffn_second is None:
+            continue
         second = linear(model, block.ffn_second)
-        mask = ones("ffn", block.ffn_total, second.weight)
+        mask = ones("ffn", row, block.ffn_total, second.weight)
         stack.enter_context(second.register_forward_pre_hook(_multiply_input(mask, 1)))
-    if even:
-        for block in blocks:
+        if even:
             first = linear(model, block.ffn_first[0])
-            mask = ones("ffn", block.ffn_total, first.weight)
+            mask = ones("ffn", row, block.ffn_total, first.weight)
             stack.enter_context(first.register_forward_hook(_multiply_output(mask)))
     return masks
 

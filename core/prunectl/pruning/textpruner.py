@@ -27,6 +27,7 @@ from prunectl.pruning import scores as scoring
 from prunectl.pruning.blocks import linear
 from prunectl.pruning.masks import Masks
 from prunectl.pruning.scores import Batch, Loss, Progress, Scores
+from prunectl.pruning.shapes import state_size
 from prunectl.recipe import Recipe
 
 INSTALL = "pip install --no-deps textpruner==1.1.post2 && pip install sentencepiece protobuf tqdm"
@@ -49,7 +50,7 @@ class TextPrunerEngine:
         *,
         workspace: Path | None = None,
     ) -> None:
-        self._library = _library()
+        self._library = library()
         self._model, self._recipe, self._batches, self._loss = model, recipe, batches, loss
         self._zeroed = Masks()
         settings = self._library.TransformerPruningConfig(pruning_method="masks")
@@ -66,7 +67,7 @@ class TextPrunerEngine:
 
     def scores(self, masks: Masks, *, progress: Progress | None = None) -> Scores:
         assert self._recipe is not None
-        if self._recipe.scorer == "random":
+        if self._recipe.scorer_of("heads") == "random":
             # random_mask_tensor ignores the fraction unless masks are even, and draws from the global generator.
             return scoring.random(model_blocks.shape(model_blocks.find_blocks(self._model)), self._recipe.seed)
         self._zero(masks)
@@ -101,10 +102,9 @@ class TextPrunerEngine:
         if masks.ffn is not None:
             for block in blocks:  # it exchanges weights without telling the modules their new sizes
                 for path in block.ffn_first:
-                    first = linear(self._model, path)
-                    first.out_features = first.weight.size(0)
-                second = linear(self._model, block.ffn_second)
-                second.in_features = second.weight.size(1)
+                    state_size(linear(self._model, path))
+                if block.ffn_second is not None:
+                    state_size(linear(self._model, block.ffn_second))
 
     def _zero(self, masks: Masks) -> None:
         """Between iterations the removed units' weights are zeroed, by the library's own hand."""
@@ -176,7 +176,8 @@ def _float(mask: Tensor | None) -> Tensor | None:
     return None if mask is None else mask.float()
 
 
-def _library() -> Any:
+def library() -> Any:
+    """The library itself; raises EngineUnavailable where it isn't installed."""
     try:
         import textpruner
         import textpruner.pruners.utils

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prunectl.errors import CorruptWeights, InvalidInput, MissingTokenizer, MissingWeights, ModelNotFound, UnsafeWeights
+from prunectl.pruning.architectures import FAMILIES
 from prunectl.recipe import digest_of
 from prunectl.zoo.safetensors_header import Header, read_header
 
@@ -24,8 +25,10 @@ TOKENIZERS = (
     ("sentencepiece.bpe.model",),
     ("spiece.model",),
     ("tokenizer.model",),
+    ("spm.model",),
+    ("source.spm", "target.spm", "vocab.json"),
 )
-PATTERNS = ("*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model")
+PATTERNS = ("*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model", "*.spm")
 """What is fetched from a Hub: no pickle, no code, no other framework's weights."""
 MAX_JSON_BYTES = 64 * 2**20
 
@@ -69,11 +72,11 @@ def check(directory: Path) -> Header:
     Raises ModelNotFound (no configuration), MissingWeights, UnsafeWeights (pickled ones only), CorruptWeights and
     MissingTokenizer.
     """
-    local_config(directory)
+    config = local_config(directory)
     header: Header = {}
     for path in weight_files(directory):
         header |= read_header(path)
-    if not has_tokenizer({entry.name for entry in directory.iterdir()}):
+    if not _reads_images(config) and not has_tokenizer({entry.name for entry in directory.iterdir()}):
         raise MissingTokenizer(
             f"{directory.name} has no tokenizer: none of {', '.join(' + '.join(names) for names in TOKENIZERS)}",
             hint="save it beside the weights: tokenizer.save_pretrained(directory)",
@@ -115,6 +118,12 @@ def refuse_missing(model: str, names: list[str]) -> None:
             field="model",
         )
     raise MissingWeights(f"{model} has no {WEIGHTS}", hint=f"copy {WEIGHTS} beside {CONFIG}", field="model")
+
+
+def _reads_images(config: Mapping[str, Any]) -> bool:
+    """Whether a known family reads images, which no tokenizer cuts; an unknown one is refused elsewhere."""
+    family = FAMILIES.get(str(config.get("model_type")))
+    return family is not None and family.input_name == "pixel_values"
 
 
 def has_tokenizer(names: set[str]) -> bool:

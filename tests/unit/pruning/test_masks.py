@@ -8,6 +8,7 @@ from textpruner.pruners.utils import generate_mask
 
 from prunectl.errors import CorruptWeights
 from prunectl.pruning import planning
+from prunectl.pruning.architectures import BlockShape, shape_of
 from prunectl.pruning.masks import Masks, keep_best, next_masks
 from prunectl.pruning.scores import Scores
 from prunectl.recipe import Recipe
@@ -17,6 +18,13 @@ def scores(seed: int, layers: int = 4, heads: int = 6, ffn: int = 24, *, ties: b
     generator = torch.Generator().manual_seed(seed)
     made = [torch.rand(layers, units, generator=generator) for units in (heads, ffn)]
     return Scores(*((part * 5).floor() if ties else part for part in made))
+
+
+def blocks(layers: int = 4, heads: int = 6, ffn: int = 24) -> tuple[BlockShape, ...]:
+    return shape_of({
+        "model_type": "bert", "num_hidden_layers": layers, "num_attention_heads": heads, "hidden_size": heads * 2,
+        "intermediate_size": ffn,
+    }).blocks  # fmt: skip
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -53,17 +61,17 @@ def test_counts_minimums_and_multiples_hold_and_iterations_only_remove(recipe: R
     for seed in range(20):
         masks = Masks()
         for step in range(recipe.iterations):
-            before, masks = masks, next_masks(scores(seed * 100 + step), recipe, step, masks)
+            before, masks = masks, next_masks(scores(seed * 100 + step), recipe, step, masks, blocks())
             for old, new in ((before.heads, masks.heads), (before.ffn, masks.ffn)):
                 assert old is None or new is None or not (new & ~old).any()
-        for mask, removed, least, units in (
-            (masks.heads, planning.removed_heads(recipe, 4, 6), recipe.min_heads, 6),
-            (masks.ffn, planning.removed_ffn(recipe, 4, 24), recipe.min_ffn, 24),
+        for mask, rankings, least, units in (
+            (masks.heads, planning.rank_heads(recipe, blocks()), recipe.min_heads, 6),
+            (masks.ffn, planning.rank_ffn(recipe, blocks()), recipe.min_ffn, 24),
         ):
             if mask is None:
                 continue
             kept = mask.sum(1)
-            assert int(kept.sum()) == 4 * units - removed
+            assert int(kept.sum()) == 4 * units - sum(ranking.removed for ranking in rankings)
             assert int(kept.min()) >= least
             assert not recipe.even or len(set(kept.tolist())) == 1
             assert units == 6 or not (kept % recipe.multiple_of).any()
@@ -71,15 +79,15 @@ def test_counts_minimums_and_multiples_hold_and_iterations_only_remove(recipe: R
 
 def test_the_lowest_scores_go_and_an_untouched_axis_has_no_mask() -> None:
     given = Scores(torch.tensor([[1.0, 9.0], [2.0, 8.0]]), torch.ones(2, 4))
-    masks = next_masks(given, Recipe(heads=0.5), 0, Masks())
+    masks = next_masks(given, Recipe(heads=0.5), 0, Masks(), blocks(2, 2, 4))
     assert masks.ffn is None and masks.heads is not None
     assert masks.heads.tolist() == [[False, True], [False, True]]
 
 
 def test_a_layer_may_lose_everything_unless_a_minimum_forbids_it() -> None:
     given = Scores(torch.tensor([[1.0, 2.0], [8.0, 9.0]]), torch.ones(2, 4))
-    empty = next_masks(given, Recipe(heads=0.5), 0, Masks()).heads
-    guarded = next_masks(given, Recipe(heads=0.5, min_heads=1), 0, Masks()).heads
+    empty = next_masks(given, Recipe(heads=0.5), 0, Masks(), blocks(2, 2, 4)).heads
+    guarded = next_masks(given, Recipe(heads=0.5, min_heads=1), 0, Masks(), blocks(2, 2, 4)).heads
     assert empty is not None and empty.tolist() == [[False, False], [True, True]]
     assert guarded is not None and guarded.tolist() == [[False, True], [False, True]]
 
@@ -88,4 +96,4 @@ def test_a_layer_may_lose_everything_unless_a_minimum_forbids_it() -> None:
 def test_scores_that_are_no_numbers_are_refused(bad: float) -> None:
     broken = Scores(torch.full((2, 2), bad), torch.ones(2, 4))
     with pytest.raises(CorruptWeights, match="not finite"):
-        next_masks(broken, Recipe(heads=0.5), 0, Masks())
+        next_masks(broken, Recipe(heads=0.5), 0, Masks(), blocks(2, 2, 4))

@@ -6,7 +6,7 @@ Nothing here knows of databases or Celery. The checkpoint grows in the attempt's
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,17 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from prunectl.checkpoints import load as checkpoint_load
 from prunectl.checkpoints import save as checkpoint_save
-from prunectl.errors import MissingTokenizer
-from prunectl.evaluation import data, gates, latency, macs, quality
+from prunectl.errors import InvalidData, MissingTokenizer
+from prunectl.evaluation import data, encoding, gates, images, latency, macs, quality
 from prunectl.evaluation.data import Example
 from prunectl.evaluation.objectives import Objective, objective_for
-from prunectl.evaluation.tasks import Task, task_of, text_limit
+from prunectl.evaluation.tasks import TOKEN_TASKS, Task, reads_images, refuse_data, task_of, text_limit
 from prunectl.jobs.lookup import find_model, hub_settings, parse_source, upload_name
-from prunectl.pruning import engine
+from prunectl.pruning import axes, textpruner_vocabulary, vocabulary
+from prunectl.pruning.vocabulary import Vocabulary
 from prunectl.schemas import BUILTIN_TEXT, Evaluation, JobCreate, Measure, Result
 from prunectl.storage import open_storage
+from prunectl.worker import steps
 from prunectl.worker.assignment import Assignment
 from prunectl.worker.reload import reload_and_compare
 from prunectl.worker.report import Report
@@ -49,12 +51,17 @@ class Source:
     digest: str
     config: dict[str, Any]
     task: Task
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase | None
+    """The pruned model's: with fewer entries where the vocabulary is pruned. None: the model reads images."""
+    original_tokenizer: PreTrainedTokenizerBase | None
     calibration: list[Example]
     evaluation: list[Example]
     max_length: int
     bench_seq: int
     device: torch.device
+    vocabulary: Vocabulary | None = None
+    retokenised: int = 0
+    """Evaluation examples that the reduced vocabulary cuts into other tokens."""
 
 
 def run(assignment: Assignment, report: Report) -> Result:
@@ -66,44 +73,59 @@ def run(assignment: Assignment, report: Report) -> Result:
     with report.stage("fetch"):
         source = _fetch(assignment, body, report)
         model = checkpoint_load.load_original(source.path, source.config).to(source.device)
+        source = _with_vocabulary(source, model, body, assignment, scratch)
 
     with report.stage("baseline"):
         metrics = _counts(model, source.bench_seq, "before")
         metrics["model_bytes"] = Measure(before=_weight_bytes(source.path))
         reference = quality.reference(
             model,
-            source.tokenizer,
+            source.original_tokenizer,
             source.task,
             source.evaluation,
             max_length=source.max_length,
             batch_size=BATCH_SIZE,
             seed=body.recipe.seed,
+            kept_ids=source.vocabulary.rows if source.vocabulary else None,
         )
         before = quality.summarise(reference, reference, seed=body.recipe.seed)
+        unpruned = quality.compare(before, before)
+        metric = gates.primary_metric(source.task, unpruned, body.evaluation.metric)
+        row = steps.ledger_row("original", model, metric, _figures(before, metric))
+        ledger = [row.model_copy(update={"value": unpruned[metric].before})]
 
-    with report.stage("score"):
-        objective = objective_for(
+    taken: list[steps.Step] = []
+
+    def after_step(step: steps.Step, current: PreTrainedModel) -> None:
+        taken.append(step)
+        if len(taken) < len(_steps_of(body)):  # the last step's quality is what the stage evaluate finds
+            now = _quality(current, source, body.recipe.seed, reference)
+            ledger.append(steps.ledger_row(step, current, metric, _figures(now, metric)))
+
+    probe = encoding.probe(
+        model, source.tokenizer, source.evaluation[:PROBE_EXAMPLES], min(PROBE_LENGTH, source.max_length)
+    )
+    outcome = steps.run(
+        model,
+        body.recipe,
+        tokenizer=source.original_tokenizer,
+        vocabulary=source.vocabulary,
+        probe=probe,
+        make_objective=lambda current: objective_for(
             source.task,
             source.tokenizer,
             examples=source.calibration,
             max_length=source.max_length,
             seed=body.recipe.seed,
-            model=model,
-        )
-        masks = engine.choose_masks(
-            model,
-            body.recipe,
-            objective.batches(BATCH_SIZE),
-            objective.loss,
-            progress=report.progress,
-            workspace=scratch / "engine",
-        )
-
-    with report.stage("prune"):
-        probe = _probe_inputs(source)
-        expected = engine.masked_outputs(model, masks, probe)
-        pruned = engine.apply(model, masks, engine=body.recipe.engine)
-        metrics = _merged(metrics, _counts(model, source.bench_seq, "after"))
+            model=current,
+        ),
+        report=report,
+        workspace=scratch / "engine",
+        batch_size=BATCH_SIZE,
+        after_step=after_step,
+    )
+    pruned, objective = outcome.pruned, outcome.objective
+    metrics = _merged(metrics, _counts(model, source.bench_seq, "after"))
 
     with report.stage("save"):
         checkpoint_save.save(
@@ -123,7 +145,7 @@ def run(assignment: Assignment, report: Report) -> Result:
             checkpoint=checkpoint,
             scratch=scratch,
             inputs=probe,
-            expected=expected,
+            expected=outcome.expected,
             bench_batch=body.evaluation.bench_batch[0],
             bench_seq=source.bench_seq,
             threads=assignment.threads,
@@ -134,6 +156,9 @@ def run(assignment: Assignment, report: Report) -> Result:
         small = checkpoint_load.load_pruned(checkpoint).to(source.device)
         after = _quality(small, source, body.recipe.seed, reference)
         metrics |= quality.compare(before, after)
+        last = steps.ledger_row(taken[-1], small, metric, _figures(after, metric))
+        ledger[0] = ledger[0].model_copy(update={"model_bytes": metrics["model_bytes"].before})
+        ledger.append(last.model_copy(update={"model_bytes": metrics["model_bytes"].after}))
 
     with report.stage("benchmark"):
         original = checkpoint_load.load_original(source.path, source.config).to(source.device)
@@ -147,17 +172,20 @@ def run(assignment: Assignment, report: Report) -> Result:
         structure=pruned.structure,
         artifacts={},
         gate=gates.verdict(body.evaluation, source.task, metrics),
+        ledger=ledger,
         labels=objective.labels,
         conditions={
             **timing_conditions,
             "task": source.task,
+            **({"data": "random images"} if source.tokenizer is None else {}),
             "n_calibration": len(source.calibration),
             "n_evaluation": len(source.evaluation),
             "max_length": source.max_length,
             "batch_size": BATCH_SIZE,
             "data_digest": data.digest(source.evaluation),
             "calibration_digest": data.digest(source.calibration),
-            "primary_metric": gates.primary_metric(source.task, metrics, body.evaluation.metric),
+            "primary_metric": metric,
+            **({"retokenised_examples": source.retokenised} if source.vocabulary else {}),
             "reload_max_abs_difference": reloaded.max_abs_difference,
             "seed": body.recipe.seed,
             "versions": versions(),
@@ -182,18 +210,22 @@ def _fetch(assignment: Assignment, body: JobCreate, report: Report) -> Source:
     )
     path = zoo_fetch.fetch(located.pinned_to(assignment.model_identity), hub, progress=report.progress)
     config = zoo_fetch.local_config(path)
+    for flag in ("data", "calibration"):
+        if getattr(body.evaluation, flag) is not None:
+            refuse_data(config, flag)
     data_rows = _rows(body.evaluation.data, "data", assignment)
     task = task_of(config, body.evaluation.task, labelled=any(e.label is not None for e in data_rows or ()))
     calibration, evaluation = _examples(
         body, config, task, data_rows, _rows(body.evaluation.calibration, "calibration", assignment)
     )
-    tokenizer = _tokenizer(path)
+    tokenizer = None if reads_images(config) else _tokenizer(path)
     return Source(
         path=path,
         digest=zoo_fetch.model_digest(path),
         config=config,
         task=task,
         tokenizer=tokenizer,
+        original_tokenizer=tokenizer,
         calibration=calibration,
         evaluation=evaluation,
         max_length=text_limit(config, body.evaluation.max_length),
@@ -218,6 +250,8 @@ def _examples(
 ) -> tuple[list[Example], list[Example]]:
     """(calibration, evaluation) examples that share none, as the seed draws them."""
     builtin = rows is None or body.evaluation.data == BUILTIN_TEXT
+    if reads_images(config):
+        rows = images.random_images((body.evaluation.max_samples or DEFAULT_SAMPLES) + CALIBRATION_SAMPLES)
     rows = data.builtin_python_docs() if rows is None else rows
     if task == "text-classification":
         rows = data.check(rows, config)
@@ -226,6 +260,54 @@ def _examples(
     return data.split(
         rows, calibration=calibration, n_evaluation=limit, n_calibration=min(CALIBRATION_SAMPLES, limit or CALIBRATION_SAMPLES), seed=body.recipe.seed
     )
+
+
+def _with_vocabulary(
+    source: Source, model: PreTrainedModel, body: JobCreate, assignment: Assignment, scratch: Path
+) -> Source:
+    """``source`` with the reduced tokenizer, where the recipe names a corpus.
+
+    What a task says of single tokens can only be compared where both tokenizers cut the text alike: of those tasks,
+    evaluation examples that are cut otherwise are left out. The other tasks keep them all.
+    """
+    rows = _rows(body.recipe.vocab, "vocab", assignment)
+    if rows is None:
+        return source
+    axes.check_vocabulary(source.config, body.recipe)
+    original = source.original_tokenizer
+    assert original is not None, "a model of images has no vocabulary, so its recipe was refused"
+    texts = [text for example in rows for text in example.texts if text]
+    keep = textpruner_vocabulary.kept_ids(original, texts) if body.recipe.engine == "textpruner" else None
+    reduced = vocabulary.reduce(source.path, texts, model.config.to_dict(), scratch / "tokenizer", keep=keep)
+    tokenizer = _tokenizer(reduced.directory)
+
+    def ids(words: PreTrainedTokenizerBase, example: Example) -> list[int]:
+        return list(words(*example.texts, truncation=True, max_length=source.max_length)["input_ids"])
+
+    alike = [
+        example
+        for example in source.evaluation
+        if ids(original, example) == [reduced.kept[index] for index in ids(tokenizer, example)]
+    ]
+    by_token = source.task in TOKEN_TASKS
+    if by_token and not alike:
+        raise InvalidData(
+            "the corpus covers no evaluation text: each would be cut into other tokens, so none can be compared",
+            hint="give a larger corpus, or evaluate on text like it with --data",
+            field="vocab",
+        )
+    return replace(
+        source,
+        tokenizer=tokenizer,
+        vocabulary=reduced,
+        evaluation=alike if by_token else source.evaluation,
+        retokenised=len(source.evaluation) - len(alike),
+    )
+
+
+def _steps_of(body: JobCreate) -> list[str]:
+    """The steps that the recipe takes; heads and neurons are one."""
+    return list(dict.fromkeys("heads+ffn" if axis in ("heads", "ffn") else axis for axis in body.recipe.axes))
 
 
 def _tokenizer(path: Path) -> PreTrainedTokenizerBase:
@@ -269,15 +351,12 @@ def _quality(
         batch_size=BATCH_SIZE,
         seed=seed,
         reference=reference,
+        original_ids=source.vocabulary.kept if source.vocabulary else None,
     )
 
 
-def _probe_inputs(source: Source) -> dict[str, torch.Tensor]:
-    texts = [example.text for example in source.evaluation[:PROBE_EXAMPLES]]
-    encoded = source.tokenizer(
-        texts, padding=True, truncation=True, max_length=min(PROBE_LENGTH, source.max_length), return_tensors="pt"
-    )
-    return {name: tensor.to(source.device) for name, tensor in encoded.items()}
+def _figures(found: dict[str, quality.Quality], metric: str) -> tuple[float, float | None, int]:
+    return found[metric].value, found[metric].stderr, found[metric].n
 
 
 def _benchmark(

@@ -116,12 +116,11 @@ def _answer(request: Request) -> Reloaded:
 def _evaluate_once(model: PreTrainedModel, request: Request) -> None:
     import torch
 
+    from prunectl.evaluation.inputs import made_up
+
     torch.set_num_threads(request.threads)
-    ids = torch.randint(
-        0, model.config.vocab_size, (request.bench_batch, request.bench_seq), generator=torch.Generator().manual_seed(0)
-    )
     with torch.inference_mode():
-        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        model(**made_up(model, request.bench_batch, request.bench_seq))
 
 
 def main(arguments: list[str]) -> int:

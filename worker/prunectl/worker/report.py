@@ -46,11 +46,15 @@ class Report:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._span = (0.0, 1.0)
+        self._furthest = 0.0
         self.stages: list[StageRecord] = []
 
     @contextmanager
     def stage(self, name: StageName) -> Iterator[OpenStage]:
-        """Announce a stage, and record its seconds when it ends well. Raises ValueError for an unknown name."""
+        """Announce a stage, and record its seconds when it ends well; one that is entered again goes on.
+
+        Raises ValueError for an unknown name.
+        """
         if name not in get_args(StageName):
             raise ValueError(f"{name!r} is not a stage")
         self._span = _SPANS[name]
@@ -60,13 +64,19 @@ class Report:
         stage, started = OpenStage(name), time.monotonic()
         yield stage
         record = StageRecord(name=name, seconds=round(time.monotonic() - started, 6), reused=stage.reused)
-        self.stages.append(record)
+        earlier = next((place for place, known in enumerate(self.stages) if known.name == name), None)
+        if earlier is None:
+            self.stages.append(record)
+        else:
+            self.stages[earlier] = _added(self.stages[earlier], record)
         logger.info("stage %s: %.2f s%s", name, record.seconds, ", reused" if record.reused else "")
 
     def progress(self, fraction: float) -> None:
         """How much of the open stage is done, in [0, 1]; sent as a part of the whole job."""
         start, end = self._span
-        self._send("progress", round(start + (end - start) * min(1.0, max(0.0, fraction)), 4))
+        # A recipe of several steps scores and prunes in turns; the bar doesn't go back with it.
+        self._furthest = max(self._furthest, start + (end - start) * min(1.0, max(0.0, fraction)))
+        self._send("progress", round(self._furthest, 4))
 
     def result(self, result: Result) -> None:
         self._send("result", result.model_dump(mode="json"))
@@ -78,6 +88,11 @@ class Report:
         line = memoryview(json.dumps({kind: value}, allow_nan=False).encode() + b"\n")
         while line:
             line = line[os.write(self._descriptor, line) :]
+
+
+def _added(earlier: StageRecord, later: StageRecord) -> StageRecord:
+    seconds = round(earlier.seconds + later.seconds, 6)
+    return StageRecord(name=later.name, seconds=seconds, reused=earlier.reused and later.reused)
 
 
 @dataclass(slots=True)

@@ -9,13 +9,14 @@ from fastapi import APIRouter, Header
 from pydantic import ValidationError
 
 from prunectl.api.auth import CurrentCaller
-from prunectl.api.dependencies import Jobs
+from prunectl.api.dependencies import Jobs, ServiceSettings
 from prunectl.api.problems import responses
-from prunectl.schemas import Environment, ModelView
+from prunectl.schemas import Environment, Inspection, ModelInspect, ModelView
 from prunectl.validation import refusal
 
 router = APIRouter(prefix="/v1", tags=["fleet"], responses=responses(401, 403, 422))
 
+HubToken = Annotated[str | None, Header(alias="X-Hub-Token", max_length=1000)]
 # A GET has no body: the submitting command's surroundings travel as JSON in a header.
 Surroundings = Annotated[str | None, Header(alias="Prunectl-Environment", max_length=16384)]
 
@@ -39,6 +40,14 @@ def models(caller: CurrentCaller, jobs: Jobs, surroundings: Surroundings = None)
 @router.get("/models/{name:path}", responses=responses(404))
 def model(name: str, caller: CurrentCaller, jobs: Jobs, surroundings: Surroundings = None) -> ModelView:
     return jobs.model(caller, name, _environment(surroundings))
+
+
+@router.post("/models:inspect", responses=responses(503))
+def inspect(
+    body: ModelInspect, caller: CurrentCaller, jobs: Jobs, settings: ServiceSettings, hub_token: HubToken = None
+) -> Inspection:
+    """What a model is made of and what each axis could save at most, from its ``config.json`` alone."""
+    return jobs.inspect(caller, body, hub_token=hub_token if settings.embedded else None)
 
 
 @router.get("/doctor")

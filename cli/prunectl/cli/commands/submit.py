@@ -20,10 +20,29 @@ def command(
         str | None, typer.Option("--model", "-m", help="A directory, a name in the zoo, or a Hub id.")
     ] = None,
     heads: Annotated[
-        str | None, typer.Option(metavar="F", help="Share of the attention heads to remove, as 0.3.")
+        str | None,
+        typer.Option(metavar="F", help="Share of the attention heads to remove, as 0.3 or encoder=0.3,cross=0.5."),
     ] = None,
     ffn: Annotated[str | None, typer.Option(metavar="F", help="Share of the FFN neurons to remove.")] = None,
-    scorer: Annotated[str | None, typer.Option(metavar="taylor|random", help="How units are ranked.")] = None,
+    layers: Annotated[
+        str | None, typer.Option(metavar="N|I,J", help="Layers to remove: how many, or which (one: 3,).")
+    ] = None,
+    layer_choice: Annotated[
+        str | None, typer.Option(metavar="influence|top|bottom|alternate|random", help="Which N layers go.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(metavar="F", help="Share of the weights to set to zero.")] = None,
+    weight_granularity: Annotated[
+        str | None, typer.Option(metavar="element|matrix|tensor", help="What is ranked: weights, or whole matrices.")
+    ] = None,
+    weight_pattern: Annotated[
+        str | None, typer.Option(metavar="2:4|4:8", help="Keep the 2 best of each 4 weights in a row.")
+    ] = None,
+    vocab: Annotated[
+        str | None, typer.Option(metavar="SRC", help="A corpus: entries that it doesn't need leave the vocabulary.")
+    ] = None,
+    scorer: Annotated[
+        str | None, typer.Option(metavar="taylor|activation|magnitude|wanda|random", help="How units are ranked.")
+    ] = None,
     engine: Annotated[str | None, typer.Option(metavar="native|textpruner", help="What scores and cuts.")] = None,
     iterations: Annotated[
         str | None, typer.Option(metavar="N", help="Prune in N steps, scoring again after each.")
@@ -83,11 +102,11 @@ def command(
     format = choose_format(output, as_json, quiet, default=Format.TABLE if dry_run else Format.ID)
     flags = {key: value for key, value in context.params.items() if key not in _NOT_SPEC and value is not None}
     body = job_body(flags, sets or (), file)
-    evaluation = body.get("evaluation", {})
-    files = local_files(evaluation)
+    files = {part: local_files(body.get(part, {})) for part in ("recipe", "evaluation")}
     with connect() as client:
-        if files:
-            body["evaluation"] = referenced(evaluation, files, client.upload)
+        for part, found in files.items():
+            if found:
+                body[part] = referenced(body[part], found, client.upload)
         if dry_run:
             _print_plan(client.plan(body), format)
             return
