@@ -46,7 +46,7 @@ def test_a_report_arrives_in_pieces() -> None:
     report = Report(write)
     with report.stage("fetch") as stage:
         stage.reused = True
-    report.progress(7.0)
+        report.progress(7.0)
     report.failure(Failure(FailureClass.OOM_GPU, "out_of_gpu_memory", "m"))
     os.close(write)
     data = os.read(read, 65536)
@@ -54,7 +54,7 @@ def test_a_report_arrives_in_pieces() -> None:
     received = Received()
     for start in range(0, len(data), 5):
         received.feed(data[start : start + 5])
-    assert (received.stage, received.progress, received.faults) == ("fetch", 1.0, 0)
+    assert (received.stage, received.progress, received.faults) == ("fetch", 0.05, 0)
     assert received.failure is not None
     assert failure_from_wire(received.failure) == Failure(FailureClass.OOM_GPU, "out_of_gpu_memory", "m")
     [record] = report.stages
