@@ -250,7 +250,7 @@ class JobService:
         caller.require("read")
         return self._store.events(self._job(caller, ref).id, after=after)
 
-    def workers(self, caller: Caller) -> list[WorkerView]:
+    def workers(self, caller: Caller) -> Sequence[WorkerView]:
         caller.require("read")
         running: dict[str, list[str]] = {}
         for worker_name, job_id in self._store.running():
@@ -258,7 +258,7 @@ class JobService:
         alive = {worker.token for worker in self._alive()}
         return [worker_view(w, alive=w.token in alive, running=running.get(w.name, [])) for w in self._workers.workers()]
 
-    def queues(self, caller: Caller) -> list[QueueView]:
+    def queues(self, caller: Caller) -> Sequence[QueueView]:
         caller.require("read")
         counts = self._store.queue_counts()
         alive = self._alive()
@@ -272,7 +272,7 @@ class JobService:
             )
         return views
 
-    def models(self, caller: Caller, environment: Environment | None = None) -> list[ModelView]:
+    def models(self, caller: Caller, environment: Environment | None = None) -> Sequence[ModelView]:
         caller.require("read")
         return self._catalog.models(environment)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
@@ -48,7 +49,7 @@ def doctor(caller: CurrentCaller, jobs: Jobs) -> dict[str, Any]:
     return {"schema_version": 1, "items": found}
 
 
-def _items(views: list[Any]) -> dict[str, Any]:
+def _items(views: Sequence[Any]) -> dict[str, Any]:
     return {"schema_version": 1, "items": [view.model_dump(mode="json") for view in views], "next_cursor": None}
 
 
