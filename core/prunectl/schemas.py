@@ -58,7 +58,8 @@ class Evaluation(Wire):
     max_drop: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     min_speedup: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     bench_batch: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (1,)
-    bench_seq: Annotated[int, Field(ge=4, le=131072)] = 128
+    bench_seq: Annotated[int, Field(ge=4, le=131072)] | None = None
+    """Tokens of a timed text; None: 128, or as many as the model takes."""
 
     @field_validator("bench_batch", mode="before")
     @classmethod

@@ -12,7 +12,7 @@ from typing import Any
 
 from prunectl.errors import HubForbidden, HubUnavailable, InvalidInput, UnsupportedArchitecture
 from prunectl.evaluation import data
-from prunectl.evaluation.tasks import task_of
+from prunectl.evaluation.tasks import task_of, text_limit
 from prunectl.jobs.lookup import Source, find_model, hub_settings, parse_source, upload_name
 from prunectl.jobs.ports import Storage, WorkerStore
 from prunectl.jobs.sweeper import alive_within_seconds
@@ -107,6 +107,8 @@ class Intake:
             for rows in examples.values():
                 data.check(rows, config)
         planning.units_to_remove(config, body.recipe)
+        text_limit(config, body.evaluation.max_length)
+        text_limit(config, body.evaluation.bench_seq, field="bench_seq")
         return task
 
     def _queue(self, body: JobCreate, notes: list[str]) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from ulid import ULID
 
 from prunectl.errors import Conflict, Forbidden, InvalidInput, NotFound, TooLarge
+from prunectl.evaluation.tasks import text_limit
 from prunectl.jobs.catalog import Catalog
 from prunectl.jobs.doctor import Check, Doctor
 from prunectl.jobs.intake import Admitted, Intake
@@ -197,7 +198,8 @@ class JobService:
                 f"config.json of {body.model} can't be read from here now", field="model", value=body.model,
                 hint="check the network, HF_ENDPOINT and HF_TOKEN, or submit without --dry-run and let the worker fetch it",
             )
-        config, recipe, seq = admitted.config, body.recipe, body.evaluation.bench_seq
+        config, recipe = admitted.config, body.recipe
+        seq = text_limit(config, body.evaluation.bench_seq, field="bench_seq")
         family = family_of(config)
         units = planning.units_to_remove(config, recipe)
         kept = planning.even_shares(config, units)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from prunectl.checkpoints import load as checkpoint_load
 from prunectl.checkpoints import save as checkpoint_save
@@ -61,6 +62,7 @@ def run(assignment: Assignment, report: Report) -> Result:
     """Prune, prove and measure one model; raises a PrunectlError whose code says what failed."""
     body = JobCreate.model_validate(assignment.spec)
     torch.set_num_threads(assignment.threads)
+    disable_progress_bar()  # bars of carriage returns make a log unreadable
     scratch, checkpoint = Path(assignment.scratch), Path(assignment.scratch) / "checkpoint"
 
     with report.stage("fetch"):
