@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
+
 from prunectl.db import migrate
 from prunectl.db.session import make_engine
-from sqlalchemy import Engine
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,8 @@ class Fleet:
     def submit(self, *stubs: str, **changed: Any) -> list[Job]:
         """Queue a job for each of ``stubs`` and ring."""
         news = [
-            new_job(spec={"model": "m", "recipe": {}, "evaluation": {}, "tags": {"stub": stub}}, **changed) for stub in stubs
+            new_job(spec={"model": "m", "recipe": {}, "evaluation": {}, "tags": {"stub": stub}}, **changed)
+            for stub in stubs
         ]
         added = self.store.add(news)
         self.bell.ring("cpu", len(news))

@@ -48,7 +48,10 @@ def run(assignment: Assignment, report: Report) -> Result:
         time.sleep(float(argument))
     return Result(
         model_digest="sha256:0",
-        metrics={"parameters": Measure(before=10, after=5), "eval_loss": Measure(before=1.0, after=1.1, stderr=0.1, n=8)},
+        metrics={
+            "parameters": Measure(before=10, after=5),
+            "eval_loss": Measure(before=1.0, after=1.1, stderr=0.1, n=8),
+        },
         stages=report.stages,
         structure=Structure(layers=[]),
         artifacts={"checkpoint": uri},

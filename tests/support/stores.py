@@ -9,11 +9,12 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
+from ulid import ULID
+
 from prunectl.errors import Conflict, FailureClass, InvalidInput
 from prunectl.jobs import model
 from prunectl.jobs.model import Failure, Job, JobState, Lease, TransitionRefused
 from prunectl.jobs.ports import JobQuery, JobStore, MetricFilter, NewJob
-from ulid import ULID
 
 _NUMBERS = itertools.count(1)
 TIMES = ("created_at", "not_before", "lease_until", "started_at", "finished_at", "cancel_requested_at")
@@ -263,7 +264,10 @@ class JobStoreContract:
         store.cancel(cancelled.id)
         failed = running(store, digest="sha256:f")
         store.fail(failed.lease, failure())
-        assert [item.created for item in store.add([new_job(digest="sha256:c"), new_job(digest="sha256:f")])] == [True, True]
+        assert [item.created for item in store.add([new_job(digest="sha256:c"), new_job(digest="sha256:f")])] == [
+            True,
+            True,
+        ]
         # and can still be retried, beside the new one
         assert store.retry(cancelled.id) is not None
 
@@ -301,7 +305,9 @@ class JobStoreContract:
 
     def test_pages_by_every_sort_key_hold_each_job_once_in_order(self, store: JobStore) -> None:
         for number in range(5):
-            succeeded(store, {"speedup": 1.0 + number % 3}, priority=number % 2, name=f"n{number}" if number % 2 else None)
+            succeeded(
+                store, {"speedup": 1.0 + number % 3}, priority=number % 2, name=f"n{number}" if number % 2 else None
+            )
         add(store), running(store), _failed(store)
         for key in ("created_at", "priority", "name", "finished_at", "speedup", "state", "id", "model"):
             for sort in (key, f"-{key}"):
