@@ -1,4 +1,4 @@
-"""Alembic's entry. ``prunectl migrate`` hands in a connection that holds the migration lock; plain ``alembic`` makes one."""
+"""Alembic's entry. ``prunectl migrate`` hands in a connection that holds the lock; plain ``alembic`` makes one."""
 
 from __future__ import annotations
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect
+
 from prunectl.db import migrate
 from prunectl.db.job_store import SqlJobStore
 from prunectl.db.session import make_engine
 from prunectl.db.tables import metadata
 from prunectl.errors import InvalidInput, Unavailable
-from sqlalchemy import inspect
 from support.queue_stub import python_path
 from support.stores import add
 
@@ -62,7 +63,11 @@ def test_two_processes_at_once(url: str) -> None:
     code = f"from prunectl.db import migrate; migrate.upgrade({url!r}); print(migrate.current({url!r}))"
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", code], env={"PYTHONPATH": python_path()}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", code],
+            env={"PYTHONPATH": python_path()},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for _ in range(2)
     ]

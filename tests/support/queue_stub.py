@@ -1,8 +1,9 @@
 """A pipeline that prunes nothing, for tests of the queue, and a worker that runs it.
 
-``python -m support.queue_stub runner`` is the runner; ``python -m support.queue_stub worker QUEUES SLOTS [NAME]`` is a worker whose
-runners are this one. What a job does stands in its tag ``stub``: ``ok``, ``sleep SECONDS``, ``deaf SECONDS`` (ignores SIGTERM),
-``child SECONDS`` (starts a process and waits), ``late SECONDS`` (waits after it has published), ``error CODE``, ``memory``, ``exit STATUS``, ``kill``, ``nonsense``.
+``python -m support.queue_stub runner`` is the runner; ``python -m support.queue_stub worker QUEUES SLOTS [NAME]`` is a
+worker whose runners are this one. What a job does stands in its tag ``stub``: ``ok``, ``sleep SECONDS``, ``deaf
+SECONDS`` (ignores SIGTERM), ``child SECONDS`` (starts a process and waits), ``late SECONDS`` (waits after it has
+published), ``error CODE``, ``memory``, ``exit STATUS``, ``kill``, ``nonsense``.
 """
 
 from __future__ import annotations

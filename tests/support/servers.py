@@ -120,7 +120,7 @@ class PostgresServer:
 
 @contextlib.contextmanager
 def fresh_database(server_url: str) -> Iterator[str]:
-    """A new empty database on the server that ``server_url`` (of its maintenance database) names; dropped afterwards."""
+    """A new empty database on the server whose maintenance database ``server_url`` names; dropped afterwards."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     engine = create_engine(server_url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:

@@ -10,7 +10,6 @@ from prunectl.errors import FailureClass
 from prunectl.jobs.model import Failure, Job, JobState
 from prunectl.jobs.ports import NewJob
 
-
 _UNTOUCHED: dict[str, Any] = {
     **dict.fromkeys(column.name for column in jobs.c),
     "progress": 0.0,
@@ -20,7 +19,7 @@ _UNTOUCHED: dict[str, Any] = {
 
 
 def row_of(new: NewJob, *, now: float, dedupe: bool) -> dict[str, Any]:
-    """The values of a new job's row. ``recipe`` and ``evaluation`` repeat parts of ``spec`` for people who query them."""
+    """A new job's row. ``recipe`` and ``evaluation`` repeat parts of ``spec`` for people who query them."""
     return {
         "id": new.id,
         "owner": new.owner,

@@ -1,4 +1,4 @@
-"""The queue of truth in SQL. Every method is one short transaction; nothing here waits for anything but the database."""
+"""The queue of truth in SQL. Every method is one short transaction that waits for nothing but the database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prunectl.db import transitions
 from prunectl.db.job_listing import SORT_VALUE, listing
 from prunectl.db.job_rows import job_of, new_job_of, row_of
 from prunectl.db.session import reading, writing
-from prunectl.db.tables import ID_TAIL, ID_TAIL_LENGTH, LIVE, db_now, events, jobs, metrics
+from prunectl.db.tables import ID_TAIL_LENGTH, LIVE, db_now, events, id_tail, jobs, metrics
 from prunectl.errors import Conflict
 from prunectl.jobs.conflicts import already_ended, cannot_retry, still_active
 from prunectl.jobs.events import state_data
@@ -112,7 +112,7 @@ class SqlJobStore:
             return []
         ends: ColumnElement[bool] = jobs.c.id.like(f"%{part}")
         if len(part) >= ID_TAIL_LENGTH:
-            ends = and_(ID_TAIL == part[-ID_TAIL_LENGTH:], ends)
+            ends = and_(id_tail == part[-ID_TAIL_LENGTH:], ends)
         mine = [jobs.c.owner == owner] if owner is not None else []
         with reading(self._engine) as connection:
             return list(
@@ -142,7 +142,9 @@ class SqlJobStore:
     def running(self) -> list[tuple[str, str]]:
         with reading(self._engine) as connection:
             rows = connection.execute(
-                select(jobs.c.worker, jobs.c.id).where(transitions.in_state(JobState.RUNNING)).order_by(jobs.c.started_at)
+                select(jobs.c.worker, jobs.c.id)
+                .where(transitions.in_state(JobState.RUNNING))
+                .order_by(jobs.c.started_at)
             )
             return [(worker or "", job_id) for worker, job_id in rows]
 

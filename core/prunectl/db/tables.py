@@ -122,8 +122,8 @@ Index("ix_jobs_owner_state", jobs.c.owner, jobs.c.state, jobs.c.created_at.desc(
 Index("ix_jobs_state", jobs.c.state, jobs.c.created_at.desc(), jobs.c.id.desc())
 # A user may name a job by the end of its id: the last characters have an index of their own.
 ID_TAIL_LENGTH = 4
-ID_TAIL = func.substr(jobs.c.id, literal_column(str(27 - ID_TAIL_LENGTH)))
-Index("ix_jobs_id_tail", ID_TAIL)
+id_tail = func.substr(jobs.c.id, literal_column(str(27 - ID_TAIL_LENGTH)))
+Index("ix_jobs_id_tail", id_tail)
 Index("ix_jobs_sweep_id", jobs.c.sweep_id)
 Index("ix_jobs_digest", jobs.c.digest)
 _queued = text("state = 'queued'")

@@ -1,6 +1,7 @@
 """The Celery application. Celery wakes, routes and supervises workers; the database decides which job runs.
 
-So a message may be lost, doubled or late, on every broker, and each setting below is chosen for a doorbell, not for a job.
+So a message may be lost, doubled or late, on every broker, and each setting below is chosen for a doorbell, not for
+a job.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ TRANSPORT_ALIASES[_FOLDER_SCHEME] = "prunectl.dispatch.folder_transport:Transpor
 
 
 def make_app(settings: Settings) -> Celery:
-    """The application for ``settings.broker``; connects to nothing yet. Raises Unavailable if its folders can't be made."""
+    """The application for ``settings.broker``, not connected yet. Raises Unavailable if its folders can't be made."""
     app = Celery("prunectl", set_as_current=False)
     url, transport_options, redis = _broker(settings)
     app.conf.update(
@@ -54,7 +55,7 @@ def make_app(settings: Settings) -> Celery:
         worker_pool="prefork",
         # A broker's blip must never kill a job of hours.
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        # No task time limit (unset): Celery's SIGKILL would orphan the runner; the supervisor keeps the job's own limit.
+        # No task time limit (unset): Celery's SIGKILL would orphan the runner; the supervisor keeps the job's limit.
         # No worker_max_tasks_per_child (unset): a job's memory goes with its runner process.
         worker_send_task_events=False,
         worker_hijack_root_logger=False,

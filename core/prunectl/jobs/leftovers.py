@@ -22,7 +22,7 @@ class ArtifactCollector:
 
     def collect(self) -> list[str]:
         """One round; the names that it removed."""
-        # The storage's times against this host's clock: only ages of a day are compared, so a skew of minutes is harmless.
+        # The storage's times against this host's clock: the ages are days, so a skew of minutes is harmless.
         old = time.time() - self._after_seconds
         removed = [
             name for name, modified in self._storage.children("") if name.startswith(STAGING_PREFIX) and modified < old

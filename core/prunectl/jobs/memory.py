@@ -1,4 +1,4 @@
-"""The ports in memory: for tests and for trying things out. Same behaviour as the SQL stores, through the pure functions."""
+"""The ports in memory, for tests and for trying things out: the SQL stores' behaviour, through the pure functions."""
 
 from __future__ import annotations
 

@@ -99,7 +99,8 @@ def check_filters(query: JobQuery) -> None:
     for condition in query.where:
         if condition.name not in NUMBER_COLUMNS and not is_metric(condition.name):
             raise InvalidInput(
-                f"unknown name {condition.name!r} in a condition: a metric ({', '.join(METRICS)}) or {', '.join(NUMBER_COLUMNS)}",
+                f"unknown name {condition.name!r} in a condition: "
+                f"a metric ({', '.join(METRICS)}) or {', '.join(NUMBER_COLUMNS)}",
                 hint=_did_you_mean(condition.name, (*METRICS, *NUMBER_COLUMNS)),
                 field="where",
                 value=condition.name,

@@ -1,6 +1,7 @@
 """The sweeper: expires dead leases, rings where work waits beside idle slots, and shows that its process is alive.
 
-It runs in every worker and in the API, with no leader: each of its writes is one guarded UPDATE, so any number may run at once.
+It runs in every worker and in the API, with no leader: each of its writes is one guarded UPDATE, so any number may run
+at once.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def alive_within_seconds(settings: Settings) -> float:
 class Sweeper(threading.Thread):
     """A daemon thread that sweeps every ``settings.sweep_seconds`` +-20 %.
 
-    ``announce`` is the worker process it runs in, if any; ``chores`` are run about once an hour, and first after one sweep.
+    ``announce`` is the worker process it runs in, if any; ``chores`` run about once an hour, and first after one sweep.
     """
 
     def __init__(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from prunectl.errors import InvalidInput, Unavailable, nearest
-from prunectl.jobs.ports import Storage
 from prunectl.storage.local import LocalStorage
 
+if TYPE_CHECKING:
+    from prunectl.storage.remote import RemoteStorage
 
-def open_storage(url: str) -> Storage:
+
+def open_storage(url: str) -> LocalStorage | RemoteStorage:
     """A path or ``file://`` URL is a local directory; other schemes go through fsspec.
 
     Raises InvalidInput for an unknown scheme, Unavailable where its driver is missing or the directory can't be made.
@@ -27,7 +30,7 @@ def open_storage(url: str) -> Storage:
     return _remote(url, parts.scheme)
 
 
-def _remote(url: str, scheme: str) -> Storage:
+def _remote(url: str, scheme: str) -> RemoteStorage:
     import fsspec
 
     from prunectl.storage.remote import RemoteStorage

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import Engine, text
+
 from prunectl.db import migrate
 from prunectl.db.job_store import SqlJobStore
 from prunectl.db.session import make_engine
 from prunectl.db.tables import metadata
-from sqlalchemy import Engine, text
 from support.servers import fresh_database
 from support.stores import JobStoreContract, add
 
@@ -35,6 +36,10 @@ def test_sessions_that_the_server_ends_are_replaced(migrated: Engine) -> None:
     store = SqlJobStore(migrated)
     job = add(store)
     with migrated.connect() as connection:
-        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
-        connection.execute(text(others))
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+            )
+        )
     assert store.get(job.id) == job

@@ -1,4 +1,4 @@
-"""Many processes at the same rows: each job is won once, each dead lease expired once, each identical submit queued once."""
+"""Many processes at the same rows: each job is won once, each lease expired once, each identical submit queued once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from prunectl.db import migrate
 from prunectl.db.job_store import SqlJobStore
 from prunectl.db.session import make_engine
@@ -92,7 +93,8 @@ def test_a_quota_holds_against_claims_at_once(url: str) -> None:
     store.add([new_job() for _ in range(20)])
     won = race(
         url,
-        "won = []\nwhile (job := claim(store, max_running_per_owner=3)) is not None: won.append(job.id)\nprint(json.dumps(won))",
+        "won = []\n"
+        "while (job := claim(store, max_running_per_owner=3)) is not None: won.append(job.id)\n"
+        "print(json.dumps(won))",
     )
     assert sum(len(part) for part in won) == 3
-

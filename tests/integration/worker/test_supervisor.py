@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from prunectl.errors import FailureClass, Unavailable
 from prunectl.jobs.memory import MemoryDoorbell, MemoryJobStore
 from prunectl.jobs.model import Job, JobState
@@ -148,7 +149,10 @@ def test_cancel(bench: Bench) -> None:
 
 
 def test_cancel_a_runner_that_ignores_it_and_has_children(bench: Bench) -> None:
-    assert bench.serve("deaf 30", meanwhile=lambda job, pid: bench.store.cancel(job.id) and None).state is JobState.CANCELLED
+    assert (
+        bench.serve("deaf 30", meanwhile=lambda job, pid: bench.store.cancel(job.id) and None).state
+        is JobState.CANCELLED
+    )
 
 
 def test_children_of_a_runner_end_with_it(bench: Bench) -> None:

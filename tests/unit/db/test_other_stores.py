@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import Engine, text
+
 from prunectl.db.idempotency_store import SqlIdempotencyStore
 from prunectl.db.token_store import SqlTokenStore
 from prunectl.db.worker_store import SqlWorkerStore
 from prunectl.jobs.memory import MemoryIdempotencyStore, MemoryTokenStore, MemoryWorkerStore
 from prunectl.jobs.ports import IdempotencyStore, Token, TokenStore, Worker, WorkerStore
-from sqlalchemy import Engine, text
 
 WORKER = Worker("t1", "host-1-ab", "host", 1, ("cpu", "gpu"), 2, "cpu", "0.1")
 TOKEN = Token("id1", "laptop", "ada", ("read", "submit"))

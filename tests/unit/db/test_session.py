@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
-from prunectl.db.session import database_url, make_engine, reading, writing
-from prunectl.errors import DiskFull, InvalidInput, Unavailable
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
+
+from prunectl.db.session import database_url, make_engine, reading, writing
+from prunectl.errors import DiskFull, InvalidInput, Unavailable
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,10 @@ def test_other_databases_are_refused(given: str) -> None:
 
 def test_sqlite_is_set_up_for_many_processes(sqlite_engine: Engine) -> None:
     with sqlite_engine.connect() as connection:
-        pragma = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "foreign_keys", "busy_timeout")}
+        pragma = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "foreign_keys", "busy_timeout")
+        }
     assert pragma == {"journal_mode": "wal", "foreign_keys": 1, "busy_timeout": 30000}
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 
 import pytest
+from sqlalchemy import Engine, select, text
+from sqlalchemy.exc import IntegrityError
+
 from prunectl.db.job_store import SqlJobStore
 from prunectl.db.tables import db_now, jobs, metrics
 from prunectl.errors import Unavailable
-from sqlalchemy import Engine, select, text
-from sqlalchemy.exc import IntegrityError
 from support.stores import JobStoreContract, add, claim, get, running, succeeded
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from kombu import Connection
+
 from prunectl.dispatch import CeleryDoorbell, make_app
 from prunectl.dispatch.celery_app import RING
 from prunectl.errors import Unavailable
@@ -54,7 +55,9 @@ def test_nothing_is_rung_for_nothing(settings: Settings) -> None:
     assert messages(settings) == []
 
 
-def test_a_broker_that_is_down_costs_little_and_raises_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broker_that_is_down_costs_little_and_raises_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         settings = Settings(home=tmp_path, broker_url=f"redis://127.0.0.1:{closed.getsockname()[1]}/0")
@@ -67,7 +70,9 @@ def test_a_broker_that_is_down_costs_little_and_raises_nothing(tmp_path: Path, c
             bell.ping()
 
 
-def test_a_full_disk_is_logged(settings: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_logged(
+    settings: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(self: Path, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from prunectl.jobs.memory import MemoryJobStore
 from support.stores import JobStoreContract
 

@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from prunectl.errors import Unavailable
 from prunectl.jobs.leftovers import ArtifactCollector
 from prunectl.jobs.memory import MemoryDoorbell, MemoryJobStore, MemoryWorkerStore
@@ -29,7 +30,11 @@ class Bench:
 
     def __init__(self, settings: Settings, **more: object) -> None:
         self.clock = Clock()
-        self.store, self.workers, self.bell = MemoryJobStore(self.clock), MemoryWorkerStore(self.clock), MemoryDoorbell()
+        self.store, self.workers, self.bell = (
+            MemoryJobStore(self.clock),
+            MemoryWorkerStore(self.clock),
+            MemoryDoorbell(),
+        )
         self.settings = settings
         self.sweeper = Sweeper(self.store, self.workers, self.bell, settings, **more)  # type: ignore[arg-type]
 

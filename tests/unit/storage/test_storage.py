@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from prunectl.errors import Conflict, DiskFull, InvalidInput, NotFound, Unavailable
 from prunectl.jobs.ports import Storage
 from prunectl.storage import open_storage
@@ -129,7 +130,14 @@ def test_no_name_leads_out(storage: Storage, checkpoint: Path, name: str) -> Non
 
 
 def test_foreign_uris(storage: Storage) -> None:
-    for uri in ("file:///etc/passwd", "s3://other/x", "https://x/y", "", storage.uri("a") + "/../../x", storage.uri("")):
+    for uri in (
+        "file:///etc/passwd",
+        "s3://other/x",
+        "https://x/y",
+        "",
+        storage.uri("a") + "/../../x",
+        storage.uri(""),
+    ):
         assert storage.name_of(uri) is None, uri
 
 
@@ -159,7 +167,9 @@ def test_a_checkpoint_with_links_is_not_published(tmp_path: Path, checkpoint: Pa
     assert storage.list("") == []
 
 
-@pytest.mark.parametrize(("number", "expected"), [(errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull), (errno.EROFS, Unavailable)])
+@pytest.mark.parametrize(
+    ("number", "expected"), [(errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull), (errno.EROFS, Unavailable)]
+)
 def test_a_full_disk_leaves_nothing_published(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[Exception]
 ) -> None:

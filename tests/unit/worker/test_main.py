@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from prunectl.errors import InvalidInput, Unavailable
 from prunectl.settings import Settings
 from prunectl.worker import main

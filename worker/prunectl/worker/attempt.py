@@ -45,8 +45,8 @@ def watch(
 ) -> Outcome:
     """Until the runner is gone, its whole group with it. ``deadline`` is the job's own, monotonic.
 
-    A runner that has to end gets SIGTERM, ``grace_seconds``, then SIGKILL; a fenced one SIGKILL at once, as another worker may
-    be at the same job. Raises whatever interrupts it, with the runner killed.
+    A runner that has to end gets SIGTERM, ``grace_seconds``, then SIGKILL; a fenced one SIGKILL at once, as another
+    worker may be at the same job. Raises whatever interrupts it, with the runner killed.
     """
     received = Received()
     ending: Ending | None = None

@@ -57,8 +57,11 @@ def failure_from_wire(raw: dict[str, Any]) -> Failure:
 
 
 def failure_of_exit(status: int, *, oom_kills: int) -> Failure:
-    """For a runner that ended without a word. ``status`` as `subprocess` gives it (negative: a signal); ``oom_kills``: how often
-    the kernel killed for memory in this control group meanwhile."""
+    """For a runner that ended without a word.
+
+    ``status`` as `subprocess` gives it (negative: a signal); ``oom_kills``: how often the kernel killed for memory in
+    this control group meanwhile.
+    """
     killed = status in (-signal.SIGKILL, 128 + signal.SIGKILL)
     if killed and oom_kills > 0:
         return Failure(
@@ -79,7 +82,7 @@ def failure_of_exit(status: int, *, oom_kills: int) -> Failure:
 
 
 def oom_kill_count() -> int:
-    """How many processes the kernel has killed for memory in this control group; 0 where it doesn't say (cgroup v2, v1)."""
+    """How often the kernel has killed for memory in this control group (v2 or v1); 0 where it doesn't say."""
     for path in (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control")):
         try:
             lines = path.read_text().splitlines()

@@ -15,7 +15,10 @@ _PROBE_SECONDS = 120.0
 
 
 def visible_gpus() -> list[str]:
-    """Their names. A process of its own asks torch, and only where there is a device file: CUDA must not meet our forks."""
+    """Their names.
+
+    A process of its own asks torch, and only where there is a device file: CUDA must not meet our forks.
+    """
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return []
     if not any(Path("/dev").glob("nvidia[0-9]*")) and not Path("/dev/dxg").exists():

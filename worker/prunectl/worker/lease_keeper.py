@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 class LeaseKeeper(threading.Thread):
     """Renews every ``heartbeat_seconds``, and sooner when the stage changes.
 
-    The supervisor must end the work when `fenced` turns true: refused, or not renewed until ``margin`` before the lease's
+    The supervisor must end the work when `fenced` turns true: refused, or not renewed until a margin before the lease's
     end, after which another worker may own the job. All times here are monotonic; the database keeps its own.
     """
 

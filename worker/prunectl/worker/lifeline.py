@@ -13,7 +13,8 @@ ORPHANED_EXIT = 75
 def die_with_parent(parent_pid: int) -> None:
     """Have the kernel kill this process when the thread that started it ends. Call it first of all.
 
-    ``parent_pid`` closes the gap before the call: whose parent is gone already, ends here. Raises OSError where the kernel refuses.
+    ``parent_pid`` closes the gap before the call: whose parent is gone already, ends here. Raises OSError where the
+    kernel refuses.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:

@@ -21,7 +21,10 @@ _CHUNK = 64 * 1024
 
 
 class LogPump(threading.Thread):
-    """Reads ``descriptor`` (and closes it at its end) and appends to ``name``. A storage that hangs or is full stops the log, not the job."""
+    """Reads ``descriptor`` (and closes it at its end) and appends to ``name``.
+
+    A storage that is full ends the log, not the job.
+    """
 
     def __init__(self, storage: Storage, name: str, descriptor: int) -> None:
         super().__init__(name="log-pump", daemon=True)

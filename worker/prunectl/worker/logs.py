@@ -10,7 +10,7 @@ import structlog
 
 
 def configure(level: str, form: str, **bound: Any) -> None:
-    """Send everything that logs to standard error, one line an event, each with ``bound``. ``form`` is ``console`` or ``json``."""
+    """Log to standard error, one line an event, each with ``bound``. ``form`` is ``console`` or ``json``."""
 
     def bind(_logger: Any, _method: str, event: Any) -> Any:
         return {**event, **bound}

@@ -39,7 +39,7 @@ def serve(
 ) -> int:
     """Work until told to stop; the exit status.
 
-    SIGTERM (or Ctrl-C): the jobs are handed back, which burns no attempt; a second one ends their runners without grace.
+    SIGTERM (or Ctrl-C): the jobs are handed back, which burns no retry; a second one ends their runners without grace.
     Raises InvalidInput for wrong arguments, Unavailable where the database doesn't answer or isn't migrated.
     """
     _check(slots, settings)
@@ -85,7 +85,7 @@ def _check(slots: int, settings: Settings) -> None:
         raise InvalidInput("a worker needs at least 1 slot", field="slots", value=slots)
     if settings.heartbeat_seconds * 2 > settings.lease_seconds:
         raise InvalidInput(
-            f"a lease of {settings.lease_seconds:g} s can't be kept by a heartbeat every {settings.heartbeat_seconds:g} s",
+            f"a heartbeat every {settings.heartbeat_seconds:g} s can't keep a lease of {settings.lease_seconds:g} s",
             hint="PRUNECTL_HEARTBEAT_SECONDS at most half of PRUNECTL_LEASE_SECONDS; a sixth is usual",
             field="heartbeat_seconds",
             value=settings.heartbeat_seconds,
@@ -127,7 +127,7 @@ def _check_revision(database: str) -> None:
 
 
 def _serve_one_in(settings: Settings, me: Worker, stop: StopFlag, runner: Sequence[str]) -> Callable[[], object]:
-    """What a ring does in a pool process; its supervisor is made there, at the first ring, so no connection crosses the fork."""
+    """What a ring does in a pool process. The supervisor is made there, so that no connection crosses the fork."""
     made: dict[int, Supervisor] = {}
 
     def serve_one() -> object:
@@ -190,7 +190,7 @@ def _run_celery(
             loglevel=settings.log_level.upper(),
             optimization="fair",
             quiet=True,
-            # Workers have nothing to tell each other: who is alive stands in the database. Mingling costs a second at start.
+            # Workers have nothing to tell each other: who is alive stands in the database. Mingling costs a second.
             without_gossip=True,
             without_mingle=True,
             without_heartbeat=True,

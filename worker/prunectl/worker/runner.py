@@ -1,4 +1,4 @@
-"""A runner: a process that does one job and ends. ``python -m prunectl.worker.runner``, started by a supervisor only."""
+"""A runner: a process that does one job and ends; ``python -m prunectl.worker.runner``, started by a supervisor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starts and ends a runner: a process of its own session, which gets its job on standard input and reports on a pipe."""
+"""Starts and ends a runner: a session of its own, which gets its job on standard input and reports on a pipe."""
 
 from __future__ import annotations
 

@@ -1,19 +1,20 @@
-"""How a worker's parent process tells its pool children to stop. Shared memory, so it crosses a fork and needs no lock."""
+"""How a worker's parent process tells its pool processes to stop."""
 
 from __future__ import annotations
 
 import mmap
-import os
 
 RUNNING, STOPPING, HURRYING = 0, 1, 2
 
 
 class StopFlag:
-    """Made in the parent before it forks. A child whose parent is gone counts as told to stop."""
+    """Made in the parent before it forks: shared memory, so it crosses the fork, and a signal handler may set it.
+
+    A pool process whose parent is killed needs no telling: Celery has the kernel kill it, and its lease expires.
+    """
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 1)  # anonymous and shared
-        self._parent_pid = os.getpid()
 
     def raise_level(self) -> None:
         """First call: hand jobs back. Second: without giving the runners time."""
@@ -21,9 +22,7 @@ class StopFlag:
 
     @property
     def level(self) -> int:
-        told = self._memory[0]
-        orphaned = self._parent_pid not in (os.getpid(), os.getppid())
-        return max(told, STOPPING) if orphaned else told
+        return self._memory[0]
 
     def __bool__(self) -> bool:
         return self.level > RUNNING

@@ -254,7 +254,7 @@ class Supervisor:
     def _after(self, job: Job) -> None:
         """Forget the secret of a job that has ended, and ring if more jobs wait.
 
-        The message that woke us stands for one job. We ring again instead of looping, so that we can be stopped in between.
+        The message that woke us stands for one job. We ring again instead of looping, so that we can be stopped.
         """
         try:
             current = self._store.get(job.id)

@@ -10,7 +10,10 @@ from prunectl.dispatch.celery_app import RING
 
 
 def register(app: Celery, serve_one: Callable[[], object]) -> None:
-    """Make ``prunectl.ring`` call ``serve_one``. The task lasts as long as the job, so Celery's concurrency is the number of slots."""
+    """Make ``prunectl.ring`` call ``serve_one``.
+
+    The task lasts as long as the job, so that Celery's concurrency is the number of slots.
+    """
 
     @app.task(name=RING, ignore_result=True)
     def ring() -> None:
