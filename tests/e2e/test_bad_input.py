@@ -60,7 +60,7 @@ def test_a_link_out_of_the_zoo(prunectl: Prunectl, zoo: Path, tiny: Path) -> Non
     ("name", "content", "said"),
     [
         ("empty.txt", b"", "empty"),
-        ("binary.txt", b"\x00\xff\xfe\x01", "UTF-8"),
+        ("binary.txt", b"\x00\xff\xfe\x01", "binary"),
         ("rows.jsonl", b'{"text": "a"}\n{"label": 1}\n', "row 2"),
         ("range.jsonl", b'{"text": "a", "label": 0}\n{"text": "b", "label": 9}\n', "9"),
         ("names.csv", b"text,label\na,nonsense\nb,0\n", "nonsense"),

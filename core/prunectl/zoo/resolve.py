@@ -10,7 +10,7 @@ from typing import Literal
 
 from prunectl.errors import HubUnavailable, InvalidInput, ModelNotFound, nearest
 from prunectl.zoo.directory import CONFIG, local_config, model_files, stat_digest
-from prunectl.zoo.hub import TIMEOUT_SECONDS, HubSettings, not_cached, translated
+from prunectl.zoo.hub import TIMEOUT_SECONDS, HubSettings, not_cached, translated, unreachable, unreachable
 
 __all__ = ["HubSettings", "Located", "locate", "zoo_names"]
 
@@ -130,6 +130,10 @@ def _on_hub(name: str, repo: str, revision: str, any_directory: bool, hub: HubSe
         except HubUnavailable:
             reached = False
             commit = commit or _cached_commit(repo, revision, hub)
+            cached = commit is not None and _snapshot(repo, commit, hub).is_dir()
+            if not cached and (any_directory or "/" not in repo):
+                # Either this process's cache is the worker's too, so the job could never start, or it's a mere word.
+                raise unreachable(repo) from None
     else:
         commit = commit or _cached_commit(repo, revision, hub)
         if any_directory and (commit is None or not _snapshot(repo, commit, hub).is_dir()):
