@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from prunectl.recipe import Fraction, Recipe, digest_of
+from prunectl.recipe import Recipe, digest_of
 
 SCHEMA_VERSION = 1
 
@@ -155,7 +155,9 @@ def flatten(job: JobCreate) -> dict[str, Any]:
     flat: dict[str, Any] = {"model": job.model, **job.recipe.model_dump(mode="json", exclude_defaults=True)}
     flat["seed"] = job.recipe.seed
     flat |= job.evaluation.model_dump(mode="json", exclude_defaults=True)
-    flat |= job.model_dump(mode="json", exclude_defaults=True, include={"device", "priority", "name", "tags", "retries"})
+    flat |= job.model_dump(
+        mode="json", exclude_defaults=True, include={"device", "priority", "name", "tags", "retries"}
+    )
     if job.timeout_seconds is not None:
         flat["timeout"] = f"{job.timeout_seconds:g}s"
     return flat
@@ -353,5 +355,3 @@ def job_digest(owner: str, model_identity: str, body: JobCreate) -> str:
             "device": body.device,
         }
     )
-
-

@@ -145,7 +145,9 @@ def _unigram_loss(
     special = set(words.all_special_ids)
     seen = Counter(token for row in rows for token in row["input_ids"] if token not in special)
     total = sum(seen.values()) + len(words)
-    asked = [token for row in encode(model, words, held_out, LENGTH) for token in row["input_ids"] if token not in special]
+    asked = [
+        token for row in encode(model, words, held_out, LENGTH) for token in row["input_ids"] if token not in special
+    ]
     return -sum(math.log((seen[token] + 1) / total) for token in asked) / len(asked)
 
 

@@ -83,13 +83,17 @@ class Intake:
         name = upload_name(source.digest)
         if not self._storage.exists(name):
             raise InvalidInput(
-                f"no file with digest {source.digest} was uploaded", field=flag, value=source.name,
+                f"no file with digest {source.digest} was uploaded",
+                field=flag,
+                value=source.name,
                 hint="PUT it to /v1/uploads/<sha256> first; prunectl submit does",
             )
         with self._storage.local_path(name) as path:
             return data.read(path, suffix=source.suffix, name=source.name, field=flag)
 
-    def _check_model(self, body: JobCreate, config: Mapping[str, Any], examples: Mapping[str, list[data.Example]]) -> str | None:
+    def _check_model(
+        self, body: JobCreate, config: Mapping[str, Any], examples: Mapping[str, list[data.Example]]
+    ) -> str | None:
         labelled = any(example.label is not None for example in examples.get("data", ()))
         try:
             family = family_of(config)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from prunectl.errors import HubUnavailable, InvalidInput, ModelNotFound, nearest
 from prunectl.zoo.directory import CONFIG, local_config, model_files, stat_digest
-from prunectl.zoo.hub import TIMEOUT_SECONDS, HubSettings, not_cached, translated, unreachable, unreachable
+from prunectl.zoo.hub import TIMEOUT_SECONDS, HubSettings, not_cached, translated, unreachable
 
 __all__ = ["HubSettings", "Located", "locate", "zoo_names"]
 

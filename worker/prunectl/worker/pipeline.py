@@ -226,7 +226,11 @@ def _examples(
         calibration = None if calibration is None else data.check(calibration, config)
     limit = body.evaluation.max_samples or (DEFAULT_SAMPLES if builtin else None)
     return data.split(
-        rows, calibration=calibration, n_evaluation=limit, n_calibration=min(CALIBRATION_SAMPLES, limit or CALIBRATION_SAMPLES), seed=body.recipe.seed
+        rows,
+        calibration=calibration,
+        n_evaluation=limit,
+        n_calibration=min(CALIBRATION_SAMPLES, limit or CALIBRATION_SAMPLES),
+        seed=body.recipe.seed,
     )
 
 
@@ -295,7 +299,11 @@ def _benchmark(
     conditions: dict[str, Any] = {}
     for index, batch in enumerate(evaluation.bench_batch):
         measured = latency.measure(
-            {"before": original, "after": small}, batch=batch, seq=source.bench_seq, threads=threads, budget_seconds=BENCH_SECONDS
+            {"before": original, "after": small},
+            batch=batch,
+            seq=source.bench_seq,
+            threads=threads,
+            budget_seconds=BENCH_SECONDS,
         )
         suffix = "" if index == 0 else f"_b{batch}"
         before, after = measured.latencies["before"], measured.latencies["after"]
