@@ -67,7 +67,7 @@ def run(assignment: Assignment, report: Report) -> Result:
 
     with report.stage("fetch"):
         source = _fetch(assignment, body, report)
-        model = checkpoint_load.load_original(source.path, source.config).to(source.device)
+        model = checkpoint_load.load_original(source.path, source.config).to(source.device)  # type: ignore[arg-type]
 
     with report.stage("baseline"):
         metrics = _counts(model, source.bench_seq, "before")
@@ -133,12 +133,12 @@ def run(assignment: Assignment, report: Report) -> Result:
         metrics["peak_memory_bytes"] = Measure(before=reloaded.memory_before_bytes, after=reloaded.memory_after_bytes)
 
     with report.stage("evaluate"):
-        small = checkpoint_load.load_pruned(checkpoint).to(source.device)
+        small = checkpoint_load.load_pruned(checkpoint).to(source.device)  # type: ignore[arg-type]
         after = _quality(small, source, body.recipe.seed, reference)
         metrics |= quality.compare(before, after)
 
     with report.stage("benchmark"):
-        original = checkpoint_load.load_original(source.path, source.config).to(source.device)
+        original = checkpoint_load.load_original(source.path, source.config).to(source.device)  # type: ignore[arg-type]
         timings, timing_conditions = _benchmark(original, small, body.evaluation, source, assignment.threads, report)
         metrics |= timings
 
