@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from support.command import Prunectl
+from support.training import xlmr_mlm
+
+__all__ = ["xlmr_mlm"]
 
 
 @pytest.fixture(scope="session")

@@ -40,12 +40,14 @@ def service(tmp_path: Path, postgres_database: str, redis_server: RedisServer) -
         host.popen("worker", "--queues", "cpu", "--name", "one", stdout=log, stderr=log),
         host.popen("worker", "--queues", "cpu", "--name", "two", stdout=log, stderr=log),
     ]
+    assert host.run("worker", "--check").returncode == 1  # none has announced itself yet
     client = Prunectl(tmp_path, env={"PRUNECTL_API_URL": f"http://127.0.0.1:{port}", "PRUNECTL_API_TOKEN": token})
     try:
         deadline = time.monotonic() + 60
         while client.run("workers").returncode or len(client.json("workers")["items"]) < 2:
             assert time.monotonic() < deadline, (tmp_path / "service.log").read_text()
             time.sleep(0.5)
+        host.ok("worker", "--check")
         yield client
     finally:
         for process in processes:
