@@ -47,11 +47,13 @@ class PrunectlError(Exception):
     code: ClassVar[str] = "internal_error"
     kind: ClassVar[Kind] = Kind.FAILED
     failure_class: ClassVar[FailureClass] = FailureClass.USER_ERROR
+    usual_hint: ClassVar[str | None] = None
+    """What helps as a rule, where whoever raises knows nothing better."""
 
     def __init__(self, message: str, *, hint: str | None = None, field: str | None = None, value: Any = None) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = hint or self.usual_hint
         self.field = field
         self.value = value
 
@@ -119,6 +121,7 @@ class Unavailable(PrunectlError):
 
 class MissingWeights(PrunectlError):
     code = "weights_missing"
+    usual_hint = "the directory needs model.safetensors, or model.safetensors.index.json with its shards"
 
 
 class UnsafeWeights(PrunectlError):
@@ -129,14 +132,17 @@ class UnsafeWeights(PrunectlError):
 
 class CorruptWeights(PrunectlError):
     code = "weights_corrupt"
+    usual_hint = "fetch the model again: config.json and the weights have to be whole, and of one model"
 
 
 class UnsupportedArchitecture(PrunectlError):
     code = "unsupported_architecture"
+    usual_hint = "prunectl models shows what can be pruned"
 
 
 class MissingTokenizer(PrunectlError):
     code = "tokenizer_missing"
+    usual_hint = "tokenizer.json, or the family's vocabulary files, must lie beside config.json"
 
 
 class InvalidData(InvalidInput):

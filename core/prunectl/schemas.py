@@ -66,7 +66,8 @@ class Evaluation(Wire):
     max_drop: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     min_speedup: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     bench_batch: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (1,)
-    bench_seq: Annotated[int, Field(ge=4, le=131072)] = 128
+    bench_seq: Annotated[int, Field(ge=4, le=131072)] | None = None
+    """Tokens of a timed text; None: 128, or as many as the model takes."""
 
     @field_validator("bench_batch", mode="before")
     @classmethod
@@ -162,7 +163,9 @@ def flatten(job: JobCreate) -> dict[str, Any]:
     flat: dict[str, Any] = {"model": job.model, **job.recipe.model_dump(mode="json", exclude_defaults=True)}
     flat["seed"] = job.recipe.seed
     flat |= job.evaluation.model_dump(mode="json", exclude_defaults=True)
-    flat |= job.model_dump(mode="json", exclude_defaults=True, include={"device", "priority", "name", "tags", "retries"})
+    flat |= job.model_dump(
+        mode="json", exclude_defaults=True, include={"device", "priority", "name", "tags", "retries"}
+    )
     if job.timeout_seconds is not None:
         flat["timeout"] = f"{job.timeout_seconds:g}s"
     return flat
@@ -441,5 +444,3 @@ def job_digest(owner: str, model_identity: str, body: JobCreate) -> str:
             "device": body.device,
         }
     )
-
-

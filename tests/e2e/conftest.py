@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from support.command import Prunectl
+from support.training import xlmr_mlm
+
+__all__ = ["xlmr_mlm"]
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+
 from support.command import Prunectl
 
 ALWAYS = {
@@ -64,7 +65,10 @@ def test_the_fraction_says_how_much_goes(pruned: dict) -> None:
 def test_the_checkpoint_equals_the_masked_original_in_a_fresh_process(pruned: dict, minilm: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "support.proof", str(minilm), str(checkpoint_of(pruned))],
-        cwd=Path(__file__).parents[1], text=True, capture_output=True, check=True,
+        cwd=Path(__file__).parents[1],
+        text=True,
+        capture_output=True,
+        check=True,
     )
     assert float(done.stdout) <= 1e-5
 
@@ -89,7 +93,20 @@ def test_an_identical_job_is_the_first_one_unless_forced(prunectl: Prunectl, pru
 
 
 def test_a_zoo_name_and_both_axes(prunectl: Prunectl) -> None:
-    job_id = prunectl.ok("submit", "--model", "minilm", "--heads", "0.25", "--ffn", "0.5", "--wait", "--max-samples", "32", "--tag", "team=search")
+    job_id = prunectl.ok(
+        "submit",
+        "--model",
+        "minilm",
+        "--heads",
+        "0.25",
+        "--ffn",
+        "0.5",
+        "--wait",
+        "--max-samples",
+        "32",
+        "--tag",
+        "team=search",
+    )
     job = prunectl.json("show", job_id)
     assert sum(layer["ffn_kept"] for layer in job["structure"]["layers"]) == 6 * 1536 // 2
     assert job["tags"] == {"team": "search"}
@@ -98,7 +115,20 @@ def test_a_zoo_name_and_both_axes(prunectl: Prunectl) -> None:
 
 
 def test_both_engines_keep_the_same_heads(prunectl: Prunectl, minilm: Path) -> None:
-    recipe = ("submit", "--model", str(minilm), "--heads", "0.4", "--seed", "3", "--min-heads", "1", "--wait", "--max-samples", "32")
+    recipe = (
+        "submit",
+        "--model",
+        str(minilm),
+        "--heads",
+        "0.4",
+        "--seed",
+        "3",
+        "--min-heads",
+        "1",
+        "--wait",
+        "--max-samples",
+        "32",
+    )
     native = prunectl.json("show", prunectl.ok(*recipe, "--engine", "native", "--scorer", "taylor"))
     textpruner = prunectl.json("show", prunectl.ok(*recipe, "--engine", "textpruner"))
     kept = [[layer["heads_kept"] for layer in job["structure"]["layers"]] for job in (native, textpruner)]
@@ -107,7 +137,9 @@ def test_both_engines_keep_the_same_heads(prunectl: Prunectl, minilm: Path) -> N
 
 
 def test_an_impossible_gate_ends_with_6(prunectl: Prunectl, pruned: dict) -> None:
-    done = prunectl.run("submit", "--model", "minilm", "--heads", "0.1", "--min-speedup", "50", "--wait", "--max-samples", "32")
+    done = prunectl.run(
+        "submit", "--model", "minilm", "--heads", "0.1", "--min-speedup", "50", "--wait", "--max-samples", "32"
+    )
     assert done.returncode == 6, done.stderr
     job = prunectl.json("show", done.stdout.strip())
     assert job["state"] == "succeeded"

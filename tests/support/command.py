@@ -30,8 +30,14 @@ class Prunectl:
 
     def run(self, *arguments: str, timeout: float = 300, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.argv(*arguments), env=self.environment, cwd=self.cwd or self.home, text=True, capture_output=True, timeout=timeout,
-            check=False, input=stdin if stdin is not None else "",
+            self.argv(*arguments),
+            env=self.environment,
+            cwd=self.cwd or self.home,
+            text=True,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+            input=stdin if stdin is not None else "",
         )
 
     def ok(self, *arguments: str, timeout: float = 300, stdin: str | None = None) -> str:
@@ -45,7 +51,12 @@ class Prunectl:
 
     def popen(self, *arguments: str, **kwargs: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self.argv(*arguments), env=self.environment, cwd=self.cwd or self.home, text=True, stdin=subprocess.DEVNULL, **kwargs
+            self.argv(*arguments),
+            env=self.environment,
+            cwd=self.cwd or self.home,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            **kwargs,
         )
 
     def logs(self) -> str:

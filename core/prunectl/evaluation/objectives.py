@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ class Objective:
         """
         return [self._batch(indices) for indices in _grouped(self._rows, self.task, batch_size)]
 
-    def loss(self, model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
+    def loss(self, model: PreTrainedModel, batch: Mapping[str, Any]) -> Tensor:
         """The mean loss of a batch, a scalar that has a gradient.
 
         Of tokens and of classes: cross-entropy. feature-extraction: in-batch contrast with the unpruned

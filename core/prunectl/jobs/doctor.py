@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from prunectl.jobs.ports import JobStore, Storage, Worker, WorkerStore
 from prunectl.jobs.sweeper import alive_within_seconds
-from prunectl.version import version
 from prunectl.settings import Settings
+from prunectl.version import version
 
 MAX_CLOCK_SKEW_SECONDS = 30.0
 _PROBE = "health/probe"
@@ -57,7 +57,9 @@ class Doctor:
         return [*checks, self._clock(), *self._queues(alive), *self._versions(alive)]
 
     def _database(self) -> Check:
-        return _tried("database", lambda: f"answers; its clock says {self._store.now():.0f}", "check PRUNECTL_DATABASE_URL")
+        return _tried(
+            "database", lambda: f"answers; its clock says {self._store.now():.0f}", "check PRUNECTL_DATABASE_URL"
+        )
 
     def _migrations(self) -> Check:
         def compare() -> str:
@@ -82,13 +84,19 @@ class Doctor:
             self._ping_broker()
             return "answers"
 
-        return _tried("broker", ping, "check PRUNECTL_BROKER_URL; jobs are kept in the database and run when it is back")
+        return _tried(
+            "broker", ping, "check PRUNECTL_BROKER_URL; jobs are kept in the database and run when it is back"
+        )
 
     def _clock(self) -> Check:
         skew = abs(self._store.now() - time.time())
         return Check(
-            "clock", skew <= MAX_CLOCK_SKEW_SECONDS, f"{skew:.1f} s between the database's clock and this machine's",
-            None if skew <= MAX_CLOCK_SKEW_SECONDS else "leases use the database's clock alone; synchronise clocks for readable times",
+            "clock",
+            skew <= MAX_CLOCK_SKEW_SECONDS,
+            f"{skew:.1f} s between the database's clock and this machine's",
+            None
+            if skew <= MAX_CLOCK_SKEW_SECONDS
+            else "leases use the database's clock alone; synchronise clocks for readable times",
         )
 
     def _queues(self, alive: Iterable[Worker]) -> list[Check]:
@@ -98,7 +106,8 @@ class Doctor:
             waiting.setdefault("cpu", 0)
         return [
             Check(
-                f"queue {name}", name in served,
+                f"queue {name}",
+                name in served,
                 f"{queued} waiting, " + ("served" if name in served else "no live worker serves it"),
                 None if name in served else f"start one: prunectl worker --queues {name}",
             )
@@ -110,7 +119,9 @@ class Doctor:
         ours = version()
         return [
             Check(
-                f"worker {worker.name}", worker.version == ours, f"version {worker.version}, device {worker.device}",
+                f"worker {worker.name}",
+                worker.version == ours,
+                f"version {worker.version}, device {worker.device}",
                 None if worker.version == ours else f"the service runs {ours}: upgrade the worker",
             )
             for worker in alive

@@ -12,7 +12,7 @@ from typing import Any
 
 from prunectl.errors import HubForbidden, HubUnavailable, InvalidInput, UnsupportedArchitecture
 from prunectl.evaluation import data
-from prunectl.evaluation.tasks import refuse_data, task_of
+from prunectl.evaluation.tasks import refuse_data, task_of, text_limit
 from prunectl.inspection import inspect
 from prunectl.jobs.lookup import Source, find_model, hub_settings, parse_source, upload_name
 from prunectl.jobs.ports import Storage, WorkerStore
@@ -101,13 +101,17 @@ class Intake:
         name = upload_name(source.digest)
         if not self._storage.exists(name):
             raise InvalidInput(
-                f"no file with digest {source.digest} was uploaded", field=flag, value=source.name,
+                f"no file with digest {source.digest} was uploaded",
+                field=flag,
+                value=source.name,
                 hint="PUT it to /v1/uploads/<sha256> first; prunectl submit does",
             )
         with self._storage.local_path(name) as path:
             return data.read(path, suffix=source.suffix, name=source.name, field=flag)
 
-    def _check_model(self, body: JobCreate, config: Mapping[str, Any], examples: Mapping[str, list[data.Example]]) -> str | None:
+    def _check_model(
+        self, body: JobCreate, config: Mapping[str, Any], examples: Mapping[str, list[data.Example]]
+    ) -> str | None:
         labelled = any(example.label is not None for example in examples.get("data", ()))
         try:
             family = family_of(config)
@@ -130,6 +134,8 @@ class Intake:
                     data.check(rows, config)
         axes.check_vocabulary(config, body.recipe)
         axes.plan(config, body.recipe)
+        text_limit(config, body.evaluation.max_length)
+        text_limit(config, body.evaluation.bench_seq, field="bench_seq")
         return task
 
     def _queue(self, body: JobCreate, notes: list[str]) -> str:

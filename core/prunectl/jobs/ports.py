@@ -147,8 +147,15 @@ class JobStore(Protocol):
         """One page, by keyset. Raises InvalidInput for an unknown sort key or a cursor of another query."""
         ...
 
-    def claim(self, queues: Sequence[str], *, worker: str, device: str, lease_seconds: float,
-              max_running_per_owner: int | None = None) -> Job | None:
+    def claim(
+        self,
+        queues: Sequence[str],
+        *,
+        worker: str,
+        device: str,
+        lease_seconds: float,
+        max_running_per_owner: int | None = None,
+    ) -> Job | None:
         """The best queued job of ``queues`` (priority, the owner with fewest running, age), now running under a fresh lease."""
         ...
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from ulid import ULID
 
 from prunectl.errors import Conflict, Forbidden, InvalidInput, NotFound, TooLarge
+from prunectl.evaluation.tasks import text_limit
 from prunectl.jobs.catalog import Catalog
 from prunectl.jobs.doctor import Check, Doctor
 from prunectl.jobs.intake import Admitted, Intake
@@ -76,7 +77,10 @@ class Caller:
         """Raises Forbidden unless one of the caller's scopes covers ``scope``."""
         covered = {"read": {"read", "submit", "admin"}, "submit": {"submit", "admin"}, "admin": {"admin"}}[scope]
         if not covered & self.scopes:
-            raise Forbidden(f"this token may not {scope}", hint=f"an admin can make one that may: prunectl tokens create NAME --scope {scope}")
+            raise Forbidden(
+                f"this token may not {scope}",
+                hint=f"an admin can make one that may: prunectl tokens create NAME --scope {scope}",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +200,13 @@ class JobService:
         admitted = self._intake.admit(body, hub_token=hub_token)
         if admitted.config is None:
             raise InvalidInput(
-                f"config.json of {body.model} can't be read from here now", field="model", value=body.model,
+                f"config.json of {body.model} can't be read from here now",
+                field="model",
+                value=body.model,
                 hint="check the network, HF_ENDPOINT and HF_TOKEN, or submit without --dry-run and let the worker fetch it",
             )
-        config, recipe, seq = admitted.config, body.recipe, body.evaluation.bench_seq
+        config, recipe = admitted.config, body.recipe
+        seq = text_limit(config, body.evaluation.bench_seq, field="bench_seq")
         family = family_of(config)
         planned = axes.plan(config, recipe)
         units = planned.units
@@ -246,7 +253,7 @@ class JobService:
         caller.require("read")
         return flatten(JobCreate.model_validate(self._job(caller, ref).spec))
 
-    def events(self, caller: Caller, ref: str, after: int) -> list[Event]:
+    def events(self, caller: Caller, ref: str, after: int) -> Sequence[Event]:
         caller.require("read")
         return self._store.events(self._job(caller, ref).id, after=after)
 
@@ -256,7 +263,9 @@ class JobService:
         for worker_name, job_id in self._store.running():
             running.setdefault(worker_name, []).append(job_id)
         alive = {worker.token for worker in self._alive()}
-        return [worker_view(w, alive=w.token in alive, running=running.get(w.name, [])) for w in self._workers.workers()]
+        return [
+            worker_view(w, alive=w.token in alive, running=running.get(w.name, [])) for w in self._workers.workers()
+        ]
 
     def queues(self, caller: Caller) -> Sequence[QueueView]:
         caller.require("read")
@@ -268,7 +277,9 @@ class JobService:
             queued, running = counts.get(name, (0, 0))
             serving = [w for w in alive if name in w.queues]
             views.append(
-                QueueView(name=name, queued=queued, running=running, workers=len(serving), slots=sum(w.slots for w in serving))
+                QueueView(
+                    name=name, queued=queued, running=running, workers=len(serving), slots=sum(w.slots for w in serving)
+                )
             )
         return views
 
@@ -375,7 +386,9 @@ class JobService:
             for chunk in chunks:
                 total += len(chunk)
                 if total > limit:
-                    raise TooLarge(f"an upload may have at most {limit} bytes", hint="PRUNECTL_MAX_UPLOAD_BYTES sets the limit")
+                    raise TooLarge(
+                        f"an upload may have at most {limit} bytes", hint="PRUNECTL_MAX_UPLOAD_BYTES sets the limit"
+                    )
                 seen.update(chunk)
                 yield chunk
             if seen.hexdigest() != sha256:
@@ -392,7 +405,9 @@ class JobService:
         owner = None if caller.is_admin else caller.owner
         hint = "prunectl list -a shows all"
         if len(ref) < MIN_ABBREVIATION or not ref.isalnum():
-            raise NotFound(f"no job {ref!r}: an id, or at least {MIN_ABBREVIATION} characters of its start or end", hint=hint)
+            raise NotFound(
+                f"no job {ref!r}: an id, or at least {MIN_ABBREVIATION} characters of its start or end", hint=hint
+            )
         ids = self._store.find(ref, owner=owner)
         if len(ids) > 1 and ref not in ids:
             raise Conflict(f"{ref!r} fits more than one job: " + ", ".join(ids), hint="give more characters")

@@ -11,7 +11,6 @@ from prunectl.recipe import Recipe
 from prunectl.schemas import ErrorView, JobCreate, JobView, ModelRef, Result, WorkerView
 
 
-
 def iso(seconds: float) -> str:
     """ISO-8601 in UTC with milliseconds."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -34,7 +33,7 @@ def view_of(job: Job, *, structure: bool = True) -> JobView:
     return JobView(
         id=job.id,
         state=job.state.value,
-        stage=job.stage,  # type: ignore[arg-type]  # validated by the model
+        stage=job.stage,
         progress=round(job.progress, 4),
         name=job.name,
         sweep_id=job.sweep_id,

@@ -59,7 +59,7 @@ class LocalStorage:
                 except OSError as error:
                     if error.errno != errno.EXDEV:
                         raise
-                    shutil.copytree(origin, staging)
+                    shutil.copytree(origin, staging, copy_function=_copy_file)
                 _sync_tree(staging)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 staging.rename(target)
@@ -143,6 +143,12 @@ class LocalStorage:
         if top.is_dir():
             for path in sorted(top.iterdir()):
                 yield path.name, path.lstat().st_mtime
+
+
+def _copy_file(source: str, target: str) -> None:
+    # An OSError would be collected by copytree, and its errno lost in a list of texts.
+    with _disk_errors(target):
+        shutil.copyfile(source, target)
 
 
 def _refuse_links(directory: Path) -> None:

@@ -109,6 +109,15 @@ def not_cached(repo: str) -> ModelNotFound:
     )
 
 
+def unreachable(repo: str) -> ModelNotFound:
+    return ModelNotFound(
+        f"{repo!r} is no directory and no name in the zoo, and the Hugging Face Hub can't be reached to ask for it",
+        hint="name a directory with config.json, a name under PRUNECTL_MODEL_PATH, or check the network and HF_ENDPOINT",
+        field="model",
+        value=repo,
+    )
+
+
 def _refusal(error: HfHubHTTPError, repo: str, hub: HubSettings) -> Exception:
     status = error.response.status_code
     if isinstance(error, GatedRepoError):

@@ -10,7 +10,7 @@ from typing import Literal
 
 from prunectl.errors import HubUnavailable, InvalidInput, ModelNotFound, nearest
 from prunectl.zoo.directory import CONFIG, local_config, model_files, stat_digest
-from prunectl.zoo.hub import TIMEOUT_SECONDS, HubSettings, not_cached, translated
+from prunectl.zoo.hub import TIMEOUT_SECONDS, HubSettings, not_cached, translated, unreachable
 
 __all__ = ["HubSettings", "Located", "locate", "zoo_names"]
 
@@ -34,6 +34,8 @@ class Located:
     repo_id: str | None
     revision: str | None
     identity: str
+    reached: bool = True
+    """False where the Hub could not be asked: nobody should wait for it a second time."""
 
     def pinned_to(self, identity: str) -> Located:
         """The same model at the commit that an earlier ``identity`` names, so that a job runs on what was submitted."""
@@ -120,18 +122,24 @@ def _confine(name: str, path: Path, root: Path) -> None:
 
 def _on_hub(name: str, repo: str, revision: str, any_directory: bool, hub: HubSettings) -> Located:
     commit = revision if _COMMIT.match(revision) else None
+    reached = not hub.offline
     if not hub.offline:
         try:
             with translated(repo, revision, hub):
                 commit = hub.api.model_info(repo, revision=revision, timeout=TIMEOUT_SECONDS).sha
         except HubUnavailable:
+            reached = False
             commit = commit or _cached_commit(repo, revision, hub)
+            cached = commit is not None and _snapshot(repo, commit, hub).is_dir()
+            if not cached and (any_directory or "/" not in repo):
+                # Either this process's cache is the worker's too, so the job could never start, or it's a mere word.
+                raise unreachable(repo) from None
     else:
         commit = commit or _cached_commit(repo, revision, hub)
         if any_directory and (commit is None or not _snapshot(repo, commit, hub).is_dir()):
             # This process's cache is the worker's too, so the job could never start.
             raise not_cached(repo)
-    return Located(name, "hub", None, repo, commit or revision, f"hub:{repo}@{commit or revision}")
+    return Located(name, "hub", None, repo, commit or revision, f"hub:{repo}@{commit or revision}", reached)
 
 
 def _cached_commit(repo: str, revision: str, hub: HubSettings) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from prunectl.checkpoints import load as checkpoint_load
 from prunectl.checkpoints import save as checkpoint_save
@@ -68,11 +69,12 @@ def run(assignment: Assignment, report: Report) -> Result:
     """Prune, prove and measure one model; raises a PrunectlError whose code says what failed."""
     body = JobCreate.model_validate(assignment.spec)
     torch.set_num_threads(assignment.threads)
+    disable_progress_bar()  # bars of carriage returns make a log unreadable
     scratch, checkpoint = Path(assignment.scratch), Path(assignment.scratch) / "checkpoint"
 
     with report.stage("fetch"):
         source = _fetch(assignment, body, report)
-        model = checkpoint_load.load_original(source.path, source.config).to(source.device)
+        model = checkpoint_load.load_original(source.path, source.config).to(source.device)  # type: ignore[arg-type]
         source = _with_vocabulary(source, model, body, assignment, scratch)
 
     with report.stage("baseline"):
@@ -153,7 +155,7 @@ def run(assignment: Assignment, report: Report) -> Result:
         metrics["peak_memory_bytes"] = Measure(before=reloaded.memory_before_bytes, after=reloaded.memory_after_bytes)
 
     with report.stage("evaluate"):
-        small = checkpoint_load.load_pruned(checkpoint).to(source.device)
+        small = checkpoint_load.load_pruned(checkpoint).to(source.device)  # type: ignore[arg-type]
         after = _quality(small, source, body.recipe.seed, reference)
         metrics |= quality.compare(before, after)
         last = steps.ledger_row(taken[-1], small, metric, _figures(after, metric))
@@ -161,7 +163,7 @@ def run(assignment: Assignment, report: Report) -> Result:
         ledger.append(last.model_copy(update={"model_bytes": metrics["model_bytes"].after}))
 
     with report.stage("benchmark"):
-        original = checkpoint_load.load_original(source.path, source.config).to(source.device)
+        original = checkpoint_load.load_original(source.path, source.config).to(source.device)  # type: ignore[arg-type]
         timings, timing_conditions = _benchmark(original, small, body.evaluation, source, assignment.threads, report)
         metrics |= timings
 
@@ -258,7 +260,11 @@ def _examples(
         calibration = None if calibration is None else data.check(calibration, config)
     limit = body.evaluation.max_samples or (DEFAULT_SAMPLES if builtin else None)
     return data.split(
-        rows, calibration=calibration, n_evaluation=limit, n_calibration=min(CALIBRATION_SAMPLES, limit or CALIBRATION_SAMPLES), seed=body.recipe.seed
+        rows,
+        calibration=calibration,
+        n_evaluation=limit,
+        n_calibration=min(CALIBRATION_SAMPLES, limit or CALIBRATION_SAMPLES),
+        seed=body.recipe.seed,
     )
 
 
@@ -372,7 +378,11 @@ def _benchmark(
     conditions: dict[str, Any] = {}
     for index, batch in enumerate(evaluation.bench_batch):
         measured = latency.measure(
-            {"before": original, "after": small}, batch=batch, seq=source.bench_seq, threads=threads, budget_seconds=BENCH_SECONDS
+            {"before": original, "after": small},
+            batch=batch,
+            seq=source.bench_seq,
+            threads=threads,
+            budget_seconds=BENCH_SECONDS,
         )
         suffix = "" if index == 0 else f"_b{batch}"
         before, after = measured.latencies["before"], measured.latencies["after"]

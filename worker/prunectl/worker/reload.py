@@ -87,10 +87,13 @@ def reload_and_compare(
 def _answer(request: Request) -> Reloaded:
     import torch
     from safetensors.torch import load_file
+    from transformers.utils.logging import disable_progress_bar
 
     from prunectl.checkpoints.load import load_original, load_pruned
     from prunectl.evaluation.memory import measure_loading
     from prunectl.zoo.fetch import local_config
+
+    disable_progress_bar()
 
     def use(model: PreTrainedModel) -> None:
         _evaluate_once(model, request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import AsyncIterable, Iterator, Sequence
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -43,7 +43,7 @@ async def events(
     while True:
         # The job first: an event that came with its end is then among the events read after it.
         job: JobView = await run_in_threadpool(jobs.show, caller, job_id)
-        found: list[Event] = await run_in_threadpool(jobs.events, caller, job_id, after)
+        found: Sequence[Event] = await run_in_threadpool(jobs.events, caller, job_id, after)
         for event in found:
             after = event.id
             yield ServerSentEvent(data=_document(event), event=event.kind, id=str(event.id))

@@ -13,6 +13,9 @@ def command(
     name: Annotated[
         str | None, typer.Option(metavar="S", help="A name that no other worker has (default: host-pid-suffix).")
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Run nothing: exit 0 if a worker of this host is alive, else 1.")
+    ] = False,
 ) -> None:
     """Run a worker: it claims jobs of its queues and runs each in a process of its own."""
     from prunectl.cli.connection import load_settings
@@ -32,6 +35,8 @@ def command(
     if not names:
         raise InvalidInput("queues: name at least one", field="queues", value=queues)
     require("worker")
-    from prunectl.cli.host.service import run_worker
+    from prunectl.cli.host.service import run_worker, worker_alive
 
+    if check:
+        raise typer.Exit(0 if worker_alive(load_settings()) else 1)
     run_worker(load_settings(), queues=names, slots=slots, name=name)

@@ -57,6 +57,15 @@ def run_worker(settings: Settings, *, queues: list[str], slots: int, name: str |
     raise SystemExit(serve(queues, slots, name, settings))
 
 
+def worker_alive(settings: Settings) -> bool:
+    """Whether a worker of this host has shown itself lately: what a container's health check asks."""
+    from prunectl.jobs.sweeper import alive_within_seconds
+    from prunectl.wiring import build
+
+    alive = build(settings).workers.workers(alive_within_seconds=alive_within_seconds(settings))
+    return any(worker.host == socket.gethostname() for worker in alive)
+
+
 def main(arguments: list[str]) -> None:
     """A child of the embedded stack: ``api PARENT DESCRIPTOR`` or ``worker PARENT``."""
     what, parent, *rest = arguments
