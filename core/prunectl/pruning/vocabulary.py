@@ -61,7 +61,7 @@ def reduce(
     """
     if not texts:
         raise InvalidData("the corpus holds no text, so nothing says which entries to keep", field="vocab")
-    document = _described(_loaded(source), directory)
+    document = _described(load_tokenizer(source), directory)
     before = _plain(document)
     names = {index: token for token, index in before.get_vocab(with_added_tokens=True).items()}
     if keep is None:
@@ -75,7 +75,7 @@ def reduce(
         pieces |= set(_inside(before, changed, set(names.values()), document["model"]))
         kept = _kept_ids(document, pieces, names, config)
     _write(document, kept, names, directory)
-    reduced = _loaded(directory).backend_tokenizer
+    reduced = load_tokenizer(directory).backend_tokenizer
     reduced.no_truncation()
     reduced.no_padding()
     if _changed(before, reduced, kept, texts):
@@ -252,7 +252,8 @@ def _described(tokenizer: PreTrainedTokenizerBase, directory: Path) -> Json:
     return document
 
 
-def _loaded(directory: Path) -> Any:
+def load_tokenizer(directory: Path) -> Any:
+    """The tokenizer beside config.json, from local files alone. Raises MissingTokenizer."""
     try:
         return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from prunectl.checkpoints import load as checkpoint_load
 from prunectl.checkpoints import save as checkpoint_save
-from prunectl.errors import InvalidData, MissingTokenizer
+from prunectl.errors import InvalidData
 from prunectl.evaluation import data, encoding, gates, images, latency, macs, quality
 from prunectl.evaluation.data import Example
 from prunectl.evaluation.objectives import Objective, objective_for
@@ -220,7 +220,7 @@ def _fetch(assignment: Assignment, body: JobCreate, report: Report) -> Source:
     calibration, evaluation = _examples(
         body, config, task, data_rows, _rows(body.evaluation.calibration, "calibration", assignment)
     )
-    tokenizer = None if reads_images(config) else _tokenizer(path)
+    tokenizer = None if reads_images(config) else vocabulary.load_tokenizer(path)
     return Source(
         path=path,
         digest=zoo_fetch.model_digest(path),
@@ -285,7 +285,7 @@ def _with_vocabulary(
     texts = [text for example in rows for text in example.texts if text]
     keep = textpruner_vocabulary.kept_ids(original, texts) if body.recipe.engine == "textpruner" else None
     reduced = vocabulary.reduce(source.path, texts, model.config.to_dict(), scratch / "tokenizer", keep=keep)
-    tokenizer = _tokenizer(reduced.directory)
+    tokenizer = vocabulary.load_tokenizer(reduced.directory)
 
     def ids(words: PreTrainedTokenizerBase, example: Example) -> list[int]:
         return list(words(*example.texts, truncation=True, max_length=source.max_length)["input_ids"])
@@ -314,16 +314,6 @@ def _with_vocabulary(
 def _steps_of(body: JobCreate) -> list[str]:
     """The steps that the recipe takes; heads and neurons are one."""
     return list(dict.fromkeys("heads+ffn" if axis in ("heads", "ffn") else axis for axis in body.recipe.axes))
-
-
-def _tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise MissingTokenizer(
-            f"the tokenizer can't be loaded: {error}",
-            hint="tokenizer.json (or the family's vocabulary files) must lie beside config.json",
-        ) from error
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------
