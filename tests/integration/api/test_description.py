@@ -10,6 +10,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 
 from prunectl.settings import Settings
+from support.hub_server import HubServer
 from support.service import SECRETS, config_only, memory_app, memory_services
 
 EXAMPLES = 30
@@ -23,12 +24,14 @@ def described(top: Path) -> Any:
 
 
 def test_no_request_meets_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Read once, when the library is imported: too late for a variable where another test has done so.
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    operations = [result.ok() for result in described(tmp_path).get_all_operations()]
-    assert len(operations) > 20
-    for operation in operations:
-        try_out(operation)
+    with HubServer().running() as hub:
+        # Read once, when the library is imported: too late for variables where another test has done so.
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        operations = [result.ok() for result in described(tmp_path).get_all_operations()]
+        assert len(operations) > 20
+        for operation in operations:
+            try_out(operation)
 
 
 def try_out(operation: Any) -> None:
