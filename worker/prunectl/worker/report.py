@@ -58,8 +58,8 @@ class Report:
         if name not in get_args(StageName):
             raise ValueError(f"{name!r} is not a stage")
         self._span = _SPANS[name]
+        self.progress(0.0)  # first: a stage is shown as soon as it is read, with the progress known by then
         self._send("stage", name)
-        self.progress(0.0)
         logger.info("stage %s", name)
         stage, started = OpenStage(name), time.monotonic()
         yield stage
