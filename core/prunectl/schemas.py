@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from prunectl.conditions import parse_gate
 from prunectl.recipe import Recipe, digest_of
 
 SCHEMA_VERSION = 1
@@ -65,9 +66,17 @@ class Evaluation(Wire):
     max_length: Annotated[int, Field(ge=4, le=131072)] | None = None
     max_drop: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     min_speedup: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    gate: tuple[str, ...] = ()
+    """Further conditions such as ``eval_f1>=0.9``; each is decided by its confidence bound."""
     bench_batch: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (1,)
     bench_seq: Annotated[int, Field(ge=4, le=131072)] | None = None
     """Tokens of a timed text; None: 128, or as many as the model takes."""
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _split_conditions(cls, value: Any) -> Any:
+        texts = (value,) if isinstance(value, str) else tuple(value or ())
+        return tuple(str(wanted) for text in texts for wanted in parse_gate(str(text)))
 
     @field_validator("bench_batch", mode="before")
     @classmethod
@@ -172,12 +181,17 @@ def flatten(job: JobCreate) -> dict[str, Any]:
 
 
 class Measure(BaseModel):
-    """One metric before and after; quality metrics also have their standard error and the number of examples."""
+    """One metric before and after; what is estimated also has its standard error and the number of examples.
+
+    ``stderr`` is that of ``after``; ``difference_stderr`` that of ``after - before`` where both were measured on the
+    same examples, which is smaller as most of what varies from text to text varies alike in both.
+    """
 
     before: int | float | None = None
     after: int | float | None = None
     stderr: float | None = None
     n: int | None = None
+    difference_stderr: float | None = None
 
 
 class ErrorView(BaseModel):
@@ -193,11 +207,15 @@ class ModelRef(BaseModel):
 
 
 class Condition(BaseModel):
+    """``bound`` is the one-sided confidence bound of ``value`` that the limit was held against; None: it is exact."""
+
     metric: str
     op: str
     limit: float
     value: float | None
     passed: bool
+    bound: float | None = None
+    confidence: float | None = None
 
 
 class Gate(BaseModel):

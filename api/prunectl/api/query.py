@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from prunectl import conditions
 from prunectl.errors import InvalidInput, nearest
 from prunectl.jobs.model import JobState
 from prunectl.jobs.ports import JobQuery, MetricFilter
 from prunectl.jobs.query import MAX_PAGE
 from prunectl.schemas import State, parse_duration
 
-_CONDITION = re.compile(
-    r"^\s*([a-z_][a-z0-9_]{0,62})\s*(>=|<=|==|!=|=|>|<)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*$"
-)
-_AND = re.compile(r"\s+and\s+|\s*,\s*", re.IGNORECASE)
 Text = Annotated[str, Field(max_length=1000)]
 
 
@@ -56,20 +52,12 @@ class ListParameters(BaseModel):
 
 def parse_where(text: str) -> tuple[MetricFilter, ...]:
     """``eval_accuracy>0.9 and speedup>=1.3`` as filters; raises InvalidInput quoting the part that is none."""
-    parts = _AND.split(text.strip())
-    filters = []
-    for part in parts:
-        match = _CONDITION.match(part)
-        if match is None:
-            raise InvalidInput(
-                f"where: {part!r} is not a condition",
-                field="where",
-                value=text,
-                hint="write NAME OP NUMBER, joined with 'and': eval_accuracy>0.9 and speedup>=1.3",
-            )
-        operator = {"==": "="}.get(match[2], match[2])
-        filters.append(MetricFilter(match[1], operator, float(match[3])))
-    return tuple(filters)
+    try:
+        wanted = conditions.parse(text)
+    except ValueError as error:
+        hint = "join conditions with 'and': eval_accuracy>0.9 and speedup>=1.3"
+        raise InvalidInput(f"where: {error}", field="where", value=text, hint=hint) from None
+    return tuple(MetricFilter(each.name, each.op, each.limit) for each in wanted)
 
 
 def _states(texts: list[str]) -> tuple[JobState, ...]:

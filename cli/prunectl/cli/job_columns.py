@@ -114,7 +114,15 @@ def quality_text(item: Item) -> str:
         return DASH
     after, before = metric(item, name), metric(item, name, "before")
     text = f"{_SHORT.get(name, name)} {after:.3f}"
-    return text if before is None or after is None else f"{text} ({after - before:+.3f})"
+    if before is None or after is None:
+        return text
+    return f"{text} ({'~' if no_real_difference(item, name) else ''}{after - before:+.3f})"
+
+
+def no_real_difference(item: Item, name: str) -> bool:
+    """Whether before and after are within 1.96 standard errors of their paired difference: marked by ``~``."""
+    after, before, error = (metric(item, name, side) for side in ("after", "before", "difference_stderr"))
+    return after is not None and before is not None and error is not None and abs(after - before) <= 1.96 * error
 
 
 def _size_text(item: Item) -> str:
@@ -196,6 +204,7 @@ def columns_of(names: Sequence[str], items: Iterable[Item] = ()) -> list[Column]
             "after",
             "delta",
             "stderr",
+            "difference_stderr",
             "n",
         ):
             found.append(_value_of(name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from prunectl.cli.job_columns import recipe_text, stage_text, state_text
+from prunectl.cli.job_columns import no_real_difference, recipe_text, stage_text, state_text
 from prunectl.cli.output import Item, print_facts, print_grid, write
 from prunectl.cli.quantities import DASH, age, quantity, relative, seconds
 
@@ -73,7 +73,7 @@ def _metrics(job: Item) -> None:
                 name,
                 quantity(name, before),
                 quantity(name, after),
-                _difference(name, before, after),
+                ("~" if no_real_difference(job, name) else "") + _difference(name, before, after),
                 _number(values.get("stderr")),
                 _number(values.get("n")),
             )
@@ -117,10 +117,16 @@ def _gate(job: Item) -> None:
         return
     _section("gate: " + ("passed" if gate["passed"] else "failed"))
     rows = [
-        (c["metric"], f"{c['op']} {c['limit']:g}", _number(c["value"]), "passed" if c["passed"] else "FAILED")
+        (
+            c["metric"],
+            f"{c['op']} {c['limit']:g}",
+            _number(c["value"]),
+            _number(c.get("bound")),
+            "passed" if c["passed"] else "FAILED",
+        )
         for c in gate["conditions"]
     ]
-    print_grid(("METRIC", "LIMIT", "VALUE", "VERDICT"), rows)
+    print_grid(("METRIC", "LIMIT", "VALUE", "95% BOUND", "VERDICT"), rows)
 
 
 def _structure(job: Item) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 
+from prunectl.conditions import COMPARE, DROP, Wanted, parse_gate
 from prunectl.errors import InvalidInput, nearest
 from prunectl.schemas import Condition, Evaluation, Gate, Measure
 
@@ -15,6 +17,8 @@ PRIMARY_METRIC = {
     "image-classification": "eval_agreement",
     "feature-extraction": "eval_cosine",
 }
+CONFIDENCE = 0.95
+Z = NormalDist().inv_cdf(CONFIDENCE)
 _LOWER_IS_BETTER = frozenset({"eval_loss", "eval_perplexity"})
 
 
@@ -23,7 +27,7 @@ def primary_metric(task: str, metrics: Mapping[str, Measure], asked: str | None 
 
     Raises InvalidInput where the one asked for was not measured.
     """
-    quality = [name for name, measure in metrics.items() if measure.n is not None]
+    quality = [name for name in metrics if name.startswith("eval_")]
     if asked is not None:
         if asked not in quality:
             near = nearest(asked, quality)
@@ -38,33 +42,50 @@ def primary_metric(task: str, metrics: Mapping[str, Measure], asked: str | None 
     return usual if usual in quality else ("eval_agreement" if "eval_agreement" in quality else quality[0])
 
 
-def verdict(evaluation: Evaluation, task: str, metrics: Mapping[str, Measure]) -> Gate | None:
-    """None where no condition was set. A drop is counted in the metric's own unit, positive when it got worse."""
-    conditions = []
+def conditions_of(evaluation: Evaluation, task: str, metrics: Mapping[str, Measure]) -> list[Wanted]:
+    """What the result must meet: ``max_drop`` and ``min_speedup`` as the conditions they stand for, then ``gate``."""
+    wanted = []
     if evaluation.max_drop is not None:
         name = primary_metric(task, metrics, evaluation.metric)
-        before, after = metrics[name].before, metrics[name].after
-        drop = None
-        if before is not None and after is not None:
-            drop = after - before if name in _LOWER_IS_BETTER else before - after
-        conditions.append(
-            Condition(
-                metric=f"{name}_drop",
-                op="<=",
-                limit=evaluation.max_drop,
-                value=drop,
-                passed=drop is not None and drop <= evaluation.max_drop,
-            )
-        )
+        wanted.append(Wanted(f"{name}{DROP}", "<=", evaluation.max_drop))
     if evaluation.min_speedup is not None:
-        speedup = metrics["speedup"].after if "speedup" in metrics else None
-        conditions.append(
-            Condition(
-                metric="speedup",
-                op=">=",
-                limit=evaluation.min_speedup,
-                value=speedup,
-                passed=speedup is not None and speedup >= evaluation.min_speedup,
-            )
-        )
+        wanted.append(Wanted("speedup", ">=", evaluation.min_speedup))
+    return wanted + [each for text in evaluation.gate for each in parse_gate(text)]
+
+
+def verdict(wanted: Sequence[Wanted], metrics: Mapping[str, Measure]) -> Gate | None:
+    """None without a condition.
+
+    An estimate is held against a limit by its one-sided 95 % confidence bound (normal approximation), not by its
+    value: what passes is better than the limit by more than chance. A drop is counted in the metric's own unit,
+    positive when it got worse, with the error of the paired difference. What was not measured doesn't pass.
+    """
+    conditions = [_decide(each, metrics) for each in wanted]
     return Gate(passed=all(c.passed for c in conditions), conditions=conditions) if conditions else None
+
+
+def _decide(wanted: Wanted, metrics: Mapping[str, Measure]) -> Condition:
+    value, stderr = _estimate(wanted.name, metrics)
+    decided = Condition(metric=wanted.name, op=wanted.op, limit=wanted.limit, value=value, passed=False)
+    if value is None:
+        return decided
+    bound = None
+    if stderr is not None:
+        bound = value + (-Z if wanted.op.startswith(">") else Z) * stderr
+    passed = COMPARE[wanted.op](value if bound is None else bound, wanted.limit)
+    return decided.model_copy(
+        update={"passed": bool(passed), "bound": bound, "confidence": None if bound is None else CONFIDENCE}
+    )
+
+
+def _estimate(name: str, metrics: Mapping[str, Measure]) -> tuple[float | None, float | None]:
+    """The value that a condition speaks of and its standard error; (None, None) where it was not measured."""
+    measure = metrics.get(name.removesuffix(DROP))
+    if measure is None or measure.after is None:
+        return None, None
+    if not name.endswith(DROP):
+        return measure.after, measure.stderr
+    if measure.before is None:
+        return None, None
+    worse = 1 if name.removesuffix(DROP) in _LOWER_IS_BETTER else -1
+    return worse * (measure.after - measure.before), measure.difference_stderr

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from prunectl.evaluation.inputs import made_up
 
 WARM_UP = 2
+BOOTSTRAP_ROUNDS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +29,24 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """Latencies by the models' names, and what they were measured under: batch, seq, threads, device, dtype, rounds."""
+    """Latencies by the models' names, and what they were measured under: batch, seq, threads, device, dtype, rounds.
+
+    ``seconds`` is every timed call ``[rounds]`` of each model; the calls of one round ran one after the other.
+    """
 
     latencies: dict[str, Latency]
     conditions: dict[str, Any]
+    seconds: dict[str, list[float]]
+
+    def speedup(self, before: str, after: str) -> tuple[float, float | None]:
+        """Ratio of the median latencies, and its standard error by bootstrap over the rounds (pairs stay together)."""
+        slow, fast = np.array(self.seconds[before]), np.array(self.seconds[after])
+        ratio = self.latencies[before].latency_p50_seconds / self.latencies[after].latency_p50_seconds
+        if len(slow) < 3:
+            return ratio, None
+        draws = np.random.default_rng(0).integers(0, len(slow), (BOOTSTRAP_ROUNDS, len(slow)))
+        ratios = np.median(slow[draws], axis=1) / np.median(fast[draws], axis=1)
+        return ratio, float(np.std(ratios, ddof=1))
 
 
 @torch.inference_mode()
@@ -101,7 +116,7 @@ def _measure(
         "dtype": str(first.dtype).removeprefix("torch."),
         "rounds": len(next(iter(timed.values()))),
     }
-    return Benchmark({name: _summary(seconds, batch) for name, seconds in timed.items()}, conditions)
+    return Benchmark({name: _summary(seconds, batch) for name, seconds in timed.items()}, conditions, timed)
 
 
 def _call(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,11 +33,16 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """``n`` counts texts; ``stderr`` is None where it can't be estimated (a single text)."""
+    """``n`` counts texts; ``stderr`` is None where it can't be estimated (a single text).
+
+    ``difference_stderr`` is the standard error of the difference to the unpruned model, paired text by text; None where
+    there was none to compare with.
+    """
 
     value: float
     stderr: float | None
     n: int
+    difference_stderr: float | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,7 @@ def summarise(said: Reference, unpruned: Reference | None, *, seed: int) -> dict
     if unpruned is None:
         return found
     theirs = unpruned.arrays
+    found |= _paired(found, mine, theirs, text, seed)
     if said.task == "feature-extraction":
         cosine = np.einsum("th,th->t", mine["embedding"], theirs["embedding"], dtype=np.float64)
         found["eval_cosine"] = _mean_by_text(cosine, text)
@@ -197,7 +203,11 @@ def compare(before: Mapping[str, Quality], after: Mapping[str, Quality]) -> dict
     merged: dict[str, Measure] = {}
     for name, quality in after.items():
         base = 1.0 if name in FIDELITY else before[name].value if name in before else None
-        merged[name] = Measure(before=base, after=quality.value, stderr=quality.stderr, n=quality.n)
+        # What is unlike the unpruned model is a difference already.
+        paired = quality.stderr if name in FIDELITY else quality.difference_stderr
+        merged[name] = Measure(
+            before=base, after=quality.value, stderr=quality.stderr, n=quality.n, difference_stderr=paired
+        )
     return merged
 
 
@@ -250,6 +260,23 @@ def _mean_by_text(values: Array, text: Array) -> Quality:
     return Quality(value, math.sqrt(k / (k - 1) * float(residual @ residual)) / int(counts.sum()), k)
 
 
+def _paired(
+    found: Mapping[str, Quality], mine: Mapping[str, Array], theirs: Mapping[str, Array], text: Array, seed: int
+) -> dict[str, Quality]:
+    """The metrics of the labels with the standard error of their difference to the unpruned model's, paired by text."""
+    if "loss" not in mine or "loss" not in theirs:
+        return {}
+    losses = mine["loss"].astype(np.float64) - theirs["loss"]
+    hits = (mine["predicted"] == mine["expected"]) * 1.0 - (theirs["predicted"] == theirs["expected"])
+    errors = {"eval_loss": _mean_by_text(losses, text).stderr, "eval_accuracy": _mean_by_text(hits, text).stderr}
+    if "eval_perplexity" in found:  # the delta method, as for perplexity itself
+        error = errors["eval_loss"]
+        errors["eval_perplexity"] = None if error is None else found["eval_perplexity"].value * error
+    if "eval_f1" in found:
+        errors["eval_f1"] = _macro_f1_difference(mine["expected"], mine["predicted"], theirs["predicted"], seed)
+    return {name: replace(found[name], difference_stderr=error) for name, error in errors.items()}
+
+
 def _exponential(loss: Quality) -> Quality:
     """Perplexity, e to the mean loss; its standard error by the delta method: e^loss x that of the loss."""
     value = math.exp(min(loss.value, 700.0))  # where it leaves the range of floats
@@ -262,13 +289,27 @@ def _macro_f1(expected: Array, predicted: Array, seed: int) -> Quality:
     n = len(expected)
     if n < 2:
         return Quality(value, None, n)
-    classes, codes = np.unique(np.concatenate([expected, predicted]), return_inverse=True)
-    truth, guess = codes[:n], codes[n:]
-    draw = np.random.default_rng(seed)
-    rounds = [
-        _f1_of_codes(truth[rows], guess[rows], len(classes)) for rows in draw.integers(0, n, (BOOTSTRAP_ROUNDS, n))
-    ]
-    return Quality(value, float(np.std(rounds, ddof=1)), n)
+    return Quality(value, float(np.std(_f1_rounds(expected, predicted, predicted, seed)[0], ddof=1)), n)
+
+
+def _macro_f1_difference(expected: Array, mine: Array, theirs: Array, seed: int) -> float | None:
+    """Standard error of the difference of two models' macro F1: both on the same bootstrap draws."""
+    if len(expected) < 2:
+        return None
+    of_mine, of_theirs = _f1_rounds(expected, mine, theirs, seed)
+    return float(np.std(of_mine - of_theirs, ddof=1))
+
+
+def _f1_rounds(expected: Array, mine: Array, theirs: Array, seed: int) -> tuple[Array, Array]:
+    """Both models' macro F1 in each of 200 draws of as many texts, with replacement: two ``[rounds]``."""
+    n = len(expected)
+    classes, codes = np.unique(np.concatenate([expected, mine, theirs]), return_inverse=True)
+    truth, guesses = codes[:n], (codes[n : 2 * n], codes[2 * n :])
+    draws = np.random.default_rng(seed).integers(0, n, (BOOTSTRAP_ROUNDS, n))
+    first, second = (
+        np.array([_f1_of_codes(truth[rows], guess[rows], len(classes)) for rows in draws]) for guess in guesses
+    )
+    return first, second
 
 
 def _f1_of_codes(truth: Array, guess: Array, classes: int) -> float:

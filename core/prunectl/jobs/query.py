@@ -9,6 +9,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from prunectl.conditions import COMPARE, METRICS, is_metric
 from prunectl.errors import InvalidInput, nearest
 from prunectl.jobs.ports import JobQuery
 from prunectl.recipe import digest_of
@@ -36,31 +37,6 @@ SORT_COLUMNS: dict[str, bool] = {
 }
 SORT_ALIASES = {"model": "model_name", "age": "created_at"}
 NUMBER_COLUMNS = ("progress", "priority", "attempt", "failures", "created_at", "started_at", "finished_at")
-
-METRICS = (
-    "parameters",
-    "nonzero_parameters",
-    "macs",
-    "model_bytes",
-    "latency_p50_seconds",
-    "latency_p95_seconds",
-    "throughput_samples_per_second",
-    "peak_memory_bytes",
-    "speedup",
-    "eval_loss",
-    "eval_accuracy",
-    "eval_f1",
-    "eval_cosine",
-    "eval_overlap_at_10",
-    "eval_agreement",
-)
-_METRIC_NAME = re.compile(rf"^(eval_[a-z0-9_]{{1,60}}|({'|'.join(METRICS)})(_[a-z0-9_]{{1,40}})?)$")
-OPERATORS = ("<", "<=", ">", ">=", "=", "!=")
-
-
-def is_metric(name: str) -> bool:
-    """Whether ``name`` is, or by its beginning can be, the name of a metric (``latency_p50_seconds_batch_16`` is)."""
-    return _METRIC_NAME.match(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +81,9 @@ def check_filters(query: JobQuery) -> None:
                 field="where",
                 value=condition.name,
             )
-        if _operator(condition.op) not in OPERATORS:
+        if _operator(condition.op) not in COMPARE:
             raise InvalidInput(
-                f"unknown operator {condition.op!r}: one of {' '.join(OPERATORS)}", field="where", value=condition.op
+                f"unknown operator {condition.op!r}: one of {' '.join(COMPARE)}", field="where", value=condition.op
             )
 
 
@@ -117,21 +93,7 @@ def _operator(op: str) -> str:
 
 def compare(left: Any, op: str, right: float) -> Any:
     """``left op right`` for numbers and for SQL expressions alike."""
-    match _operator(op):
-        case "<":
-            return left < right
-        case "<=":
-            return left <= right
-        case ">":
-            return left > right
-        case ">=":
-            return left >= right
-        case "!=":
-            return left != right
-        case "=":
-            return left == right
-        case other:
-            raise InvalidInput(f"unknown operator {other!r}", field="where", value=other)
+    return COMPARE[_operator(op)](left, right)
 
 
 def page_size(query: JobQuery) -> int:

@@ -173,7 +173,7 @@ def run(assignment: Assignment, report: Report) -> Result:
         stages=report.stages,
         structure=pruned.structure,
         artifacts={},
-        gate=gates.verdict(body.evaluation, source.task, metrics),
+        gate=gates.verdict(gates.conditions_of(body.evaluation, source.task, metrics), metrics),
         ledger=ledger,
         labels=objective.labels,
         conditions={
@@ -378,7 +378,8 @@ def _benchmark(
         before, after = measured.latencies["before"], measured.latencies["after"]
         for name in ("latency_p50_seconds", "latency_p95_seconds", "throughput_samples_per_second"):
             metrics[name + suffix] = Measure(before=getattr(before, name), after=getattr(after, name))
-        metrics["speedup" + suffix] = Measure(after=before.latency_p50_seconds / after.latency_p50_seconds)
+        speedup, stderr = measured.speedup("before", "after")
+        metrics["speedup" + suffix] = Measure(after=speedup, stderr=stderr, n=measured.conditions["rounds"])
         if index == 0:
             conditions = {f"bench_{key}": value for key, value in measured.conditions.items()}
         report.progress((index + 1) / len(evaluation.bench_batch))

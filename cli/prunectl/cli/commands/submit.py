@@ -69,6 +69,10 @@ def command(
     max_length: Annotated[str | None, typer.Option(metavar="N", help="Tokens of an example at most.")] = None,
     max_drop: Annotated[str | None, typer.Option(metavar="X", help="Gate: quality may drop by X at most.")] = None,
     min_speedup: Annotated[str | None, typer.Option(metavar="X", help="Gate: at least X times as fast.")] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option("--gate", metavar="COND", help="Gate: such as 'eval_f1>=0.9', by its 95% bound; repeatable."),
+    ] = None,
     bench_batch: Annotated[str | None, typer.Option(metavar="N[,N]", help="Batch sizes to time.")] = None,
     bench_seq: Annotated[str | None, typer.Option(metavar="N", help="Sequence length to time.")] = None,
     device: Annotated[str | None, typer.Option(metavar="auto|cpu|gpu", help="Which queue.")] = None,
