@@ -16,6 +16,7 @@ LayerChoice = Literal["influence", "top", "bottom", "alternate", "random"]
 Granularity = Literal["element", "matrix", "tensor"]
 Pattern = Literal["2:4", "4:8"]
 Engine = Literal["native", "textpruner"]
+Recover = Literal["none", "finetune", "distill"]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 AttentionKind = Literal["encoder", "decoder", "cross"]
 """Self-attention of the encoder, masked self-attention of the decoder, attention of the decoder to the encoder."""
@@ -101,6 +102,10 @@ class Recipe(BaseModel):
     scoring again after each. ``layers`` is a count (which ones, ``layer_choice`` says) or the indices themselves.
     ``vocab`` names a corpus: what it doesn't need leaves the vocabulary. ``scorer`` goes to every axis that can use
     it; the others take their default (`SCORERS`). None: each axis its default.
+
+    ``recover`` trains what is left: ``finetune`` on labels, ``distill`` on what the unpruned model says, for
+    ``recover_epochs`` at most, with AdamW's ``recover_rate`` (None: the method's usual one), on ``recover_data`` (None:
+    what evaluation leaves of the data).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -121,6 +126,10 @@ class Recipe(BaseModel):
     min_heads: Annotated[int, Field(ge=0, le=65536)] = 0
     min_ffn: Annotated[int, Field(ge=0, le=1048576)] = 0
     refit: bool = False
+    recover: Recover = "none"
+    recover_data: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    recover_epochs: Annotated[int, Field(ge=1, le=1000)] = 3
+    recover_rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     @model_validator(mode="before")
@@ -171,6 +180,8 @@ class Recipe(BaseModel):
                 )
             if self.weight_granularity != "element":
                 raise ValueError(f"weight_pattern={self.weight_pattern} goes with weight_granularity=element only")
+        if self.recover == "none" and (self.recover_data is not None or self.recover_rate is not None):
+            raise ValueError("recover_data and recover_rate need recover=finetune or recover=distill")
         if self.engine == "textpruner":
             foreign = [axis for axis in self.axes if axis in ("layers", "weights")]
             if foreign:

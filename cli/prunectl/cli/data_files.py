@@ -1,4 +1,4 @@
-"""``--data``, ``--calibration`` and ``--vocab``: a local file becomes an upload by digest, everything else passes
+"""``--data``, ``--calibration``, ``--vocab`` and ``--recover-data``: a local file becomes an upload by digest, everything else passes
 through.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from prunectl.errors import InvalidInput, nearest
 
 SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet")
-FLAGS = ("data", "calibration", "vocab")
+FLAGS = ("data", "calibration", "vocab", "recover_data")
 
 
 def local_files(values: dict[str, Any]) -> dict[str, Path]:

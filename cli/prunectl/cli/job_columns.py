@@ -70,6 +70,8 @@ def recipe_text(item: Item) -> str:
         parts.append(str(recipe["scorer"]))
     if recipe.get("engine", "native") != "native":
         parts.append(str(recipe["engine"]))
+    if recipe.get("recover", "none") != "none":
+        parts.append(str(recipe["recover"]))
     return " ".join(parts) or DASH
 
 

@@ -141,6 +141,12 @@ def split(
     return pool[wanted_evaluation : wanted_evaluation + wanted_calibration], pool[:wanted_evaluation]
 
 
+def without(examples: Sequence[Example], others: Sequence[Example], *, seed: int) -> list[Example]:
+    """The distinct ``examples`` whose text is none of ``others``, in an order drawn by ``seed``."""
+    known = {example.texts for example in others}
+    return [example for example in _shuffled(examples, seed) if example.texts not in known]
+
+
 def digest(examples: Iterable[Example]) -> str:
     """``sha256:…`` of the texts and labels in their order."""
     return digest_of([[example.text, example.text_pair, example.label] for example in examples])

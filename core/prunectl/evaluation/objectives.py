@@ -31,14 +31,17 @@ _VERBS = {
 
 
 class Objective:
-    """A task's loss over fixed examples. ``labels`` says where the labels came from: data, model or text."""
+    """A task's loss over fixed examples. ``labels`` says where the labels came from: data, model or text.
+
+    Without ``targets`` there are batches and no `loss`.
+    """
 
     def __init__(
         self,
         task: Task,
         tokenizer: PreTrainedTokenizerBase | None,
         rows: Sequence[Encoded],
-        targets: Sequence[list[int]] | Tensor,
+        targets: Sequence[list[int]] | Tensor | None,
         labels: Labels,
     ) -> None:
         self.task = task
@@ -53,7 +56,7 @@ class Objective:
         Always the same for one ``batch_size``, longest texts first. Contrastive batches have at least 8 texts (or all
         there are), whatever ``batch_size`` says, and a smaller rest joins the batch before it.
         """
-        return [self._batch(indices) for indices in _grouped(self._rows, self.task, batch_size)]
+        return [self.batch(indices) for indices in _grouped(self._rows, self.task, batch_size)]
 
     def loss(self, model: PreTrainedModel, batch: Mapping[str, Any]) -> Tensor:
         """The mean loss of a batch, a scalar that has a gradient.
@@ -74,13 +77,19 @@ class Objective:
         positions = labels != UNLABELLED
         return cross_entropy(outputs.token_logits(model, inputs, positions), labels[positions])
 
-    def _batch(self, indices: list[int]) -> dict[str, Tensor]:
-        batch = collate(self._tokenizer, [self._rows[index] for index in indices])
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def rows_at(self, indices: Sequence[int]) -> list[Encoded]:
+        return [self._rows[index] for index in indices]
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """The batch of these examples, see `batches`."""
+        batch = collate(self._tokenizer, self.rows_at(indices))
         if isinstance(self._targets, Tensor):
-            batch["reference" if self.task == "feature-extraction" else "labels"] = self._targets[indices]
-        else:
-            labels = [self._targets[index] for index in indices]
-            batch["labels"] = pad_labels(labels)
+            batch["reference" if self.task == "feature-extraction" else "labels"] = self._targets[list(indices)]
+        elif self._targets is not None:
+            batch["labels"] = pad_labels([self._targets[index] for index in indices])
         return batch
 
 
@@ -100,12 +109,7 @@ def objective_for(
     """
     if task in TOKEN_TASKS:
         assert tokenizer is not None
-        shown, labels = ask(task, model, tokenizer, examples, max_length=max_length, seed=seed)
-        kept = [index for index, label in enumerate(labels) if any(value != UNLABELLED for value in label)]
-        if not kept:
-            raise InvalidData(f"no calibration text has a word that {_VERBS[task]}", field="calibration")
-        source: Labels = "data" if task == "text2text-generation" and paired(examples) else "text"
-        return Objective(task, tokenizer, [shown[i] for i in kept], [labels[i] for i in kept], source)
+        return asked(task, model, tokenizer, examples, max_length, seed=seed)
     rows = encode(model, tokenizer, examples, max_length)
     if task == "feature-extraction":
         if len(rows) < 2:
@@ -114,6 +118,28 @@ def objective_for(
     if all(isinstance(example.label, int) for example in examples):
         return Objective(task, tokenizer, rows, torch.tensor([example.label for example in examples]), "data")
     return Objective(task, tokenizer, rows, _every(model, tokenizer, rows, task), "model")
+
+
+def asked(
+    task: Task,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    max_length: int,
+    *,
+    seed: int,
+    field: str = "calibration",
+) -> Objective:
+    """The objective of a language model, whose text says what is right; ``seed`` draws the masked words.
+
+    Raises InvalidData (``field``) where no example has a word to predict.
+    """
+    shown, labels = ask(task, model, tokenizer, examples, max_length=max_length, seed=seed)
+    kept = [index for index, label in enumerate(labels) if any(value != UNLABELLED for value in label)]
+    if not kept:
+        raise InvalidData(f"no {field} text has a word that {_VERBS[task]}", field=field)
+    source: Labels = "data" if task == "text2text-generation" and paired(examples) else "text"
+    return Objective(task, tokenizer, [shown[i] for i in kept], [labels[i] for i in kept], source)
 
 
 @torch.no_grad()

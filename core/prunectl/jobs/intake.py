@@ -66,6 +66,7 @@ class Intake:
                 ("data", body.evaluation.data),
                 ("calibration", body.evaluation.calibration),
                 ("vocab", body.recipe.vocab),
+                ("recover_data", body.recipe.recover_data),
             )
             if value is not None
         }

@@ -1,4 +1,4 @@
-"""What dead attempts leave in shared storage: published directories that no job names, and half-written ones."""
+"""What dead attempts leave in shared storage: directories that no job names, half-written ones, states of trainings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import time
 
 from prunectl.jobs.ports import JobStore, Storage
-from prunectl.storage.layout import RUNS
+from prunectl.storage.layout import RUNS, TRAINING
 from prunectl.storage.names import STAGING_PREFIX
 
 logger = logging.getLogger(__name__)
@@ -37,10 +37,19 @@ class ArtifactCollector:
             named = {self._storage.name_of(uri) for uri in self._store.referenced_artifacts()}
             kept = {"/".join(name.split("/")[:3]) for name in named if name}
             removed += [name for name in candidates if name not in kept and not self._may_still_be_used(name)]
+        removed += [
+            f"{TRAINING}/{name}"
+            for name, modified in self._storage.children(TRAINING)
+            if modified < old and self._is_over(name.removesuffix(".safetensors"))
+        ]
         for name in removed:
             logger.info("removing orphan artifact %s", name)
             self._storage.remove(name)
         return removed
+
+    def _is_over(self, job_id: str) -> bool:
+        job = self._store.get(job_id)
+        return job is None or job.state.terminal
 
     def _may_still_be_used(self, name: str) -> bool:
         """Whether the job is running, or ended after the list of named artifacts was read."""

@@ -119,6 +119,14 @@ def in_original(pruned: Pruned, config: Mapping[str, Any], removed: Sequence[int
     return replace(pruned, kept=kept, structure=structure)
 
 
+def layer_modules(model: PreTrainedModel) -> list[nn.Module]:
+    """The layers in the order of their numbers; of layers that share their weights, each group once.
+
+    Raises UnsupportedArchitecture for an unknown family.
+    """
+    return [layer for _, modules in _lists(model) for layer in modules]
+
+
 def described(model: PreTrainedModel) -> dict[str, Any]:
     """The model's configuration as config.json would have it, its class included."""
     return {**model.config.to_dict(), "architectures": [type(model).__name__]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 RUNS = "runs"
 LOGS = "logs"
+TRAINING = "training"
 
 
 def run_name(job_id: str, attempt: int, lease_token: str) -> str:
@@ -17,3 +18,8 @@ def run_name(job_id: str, attempt: int, lease_token: str) -> str:
 def log_name(job_id: str, attempt: int) -> str:
     """The log of one attempt."""
     return f"{LOGS}/{job_id}/a{attempt}.log"
+
+
+def training_name(job_id: str) -> str:
+    """The state of a job's training, for the attempt that goes on with it."""
+    return f"{TRAINING}/{job_id}.safetensors"

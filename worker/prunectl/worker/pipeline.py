@@ -25,10 +25,12 @@ from prunectl.evaluation.tasks import TOKEN_TASKS, Task, reads_images, refuse_da
 from prunectl.jobs.lookup import find_model, hub_settings, parse_source, upload_name
 from prunectl.pruning import axes, textpruner_vocabulary, vocabulary
 from prunectl.pruning.vocabulary import Vocabulary
+from prunectl.recovery.recover import recover
 from prunectl.schemas import BUILTIN_TEXT, Evaluation, JobCreate, Measure, Result
 from prunectl.storage import open_storage
 from prunectl.worker import steps
 from prunectl.worker.assignment import Assignment
+from prunectl.worker.progress_files import TrainingKeeper
 from prunectl.worker.reload import reload_and_compare
 from prunectl.worker.report import Report
 from prunectl.zoo import fetch as zoo_fetch
@@ -37,6 +39,7 @@ DEFAULT_SAMPLES = 512
 """Evaluation examples of the built-in text where --max-samples names no other number."""
 CALIBRATION_SAMPLES = 256
 """Calibration examples at most: scores settle long before."""
+TRAINING_IMAGES = 1024
 BATCH_SIZE = 16
 BENCH_SECONDS = 10.0
 """Time that each batch size of the benchmark may take: enough for fifty rounds of a small model, ten of a big one."""
@@ -57,6 +60,8 @@ class Source:
     original_tokenizer: PreTrainedTokenizerBase | None
     calibration: list[Example]
     evaluation: list[Example]
+    training: list[Example]
+    """What recovery may train on: all that is not for evaluation."""
     max_length: int
     bench_seq: int
     device: torch.device
@@ -127,6 +132,25 @@ def run(assignment: Assignment, report: Report) -> Result:
         after_step=after_step,
     )
     pruned, objective = outcome.pruned, outcome.objective
+    expected, recovery = outcome.expected, None
+    keeper = TrainingKeeper(open_storage(assignment.storage_url), assignment.job_id)
+    if body.recipe.recover != "none":
+        with report.stage("recover"):
+            recovery = recover(
+                model,
+                body.recipe,
+                source.training,
+                task=source.task,
+                tokenizer=source.tokenizer,
+                max_length=source.max_length,
+                pruned=pruned,
+                load_teacher=lambda: checkpoint_load.load_original(source.path, source.config),
+                keeper=keeper,
+                workspace=scratch,
+                progress=report.progress,
+            )
+        after_step("recover", model)
+        expected = steps.outputs(model, probe)
     metrics = _merged(metrics, _counts(model, source.bench_seq, "after"))
 
     with report.stage("save"):
@@ -147,7 +171,7 @@ def run(assignment: Assignment, report: Report) -> Result:
             checkpoint=checkpoint,
             scratch=scratch,
             inputs=probe,
-            expected=outcome.expected,
+            expected=expected,
             bench_batch=body.evaluation.bench_batch[0],
             bench_seq=source.bench_seq,
             threads=assignment.threads,
@@ -188,6 +212,7 @@ def run(assignment: Assignment, report: Report) -> Result:
             "calibration_digest": data.digest(source.calibration),
             "primary_metric": metric,
             **({"retokenised_examples": source.retokenised} if source.vocabulary else {}),
+            **({"recovery": recovery.model_dump(mode="json")} if recovery else {}),
             "reload_max_abs_difference": reloaded.max_abs_difference,
             "seed": body.recipe.seed,
             "versions": versions(),
@@ -196,6 +221,7 @@ def run(assignment: Assignment, report: Report) -> Result:
     )
     checkpoint_save.finalise(checkpoint, result, model_name=body.model)
     uri = open_storage(assignment.storage_url).publish(str(checkpoint), assignment.run_name)
+    keeper.forget()
     return result.model_copy(update={"artifacts": {"checkpoint": uri}})
 
 
@@ -217,9 +243,12 @@ def _fetch(assignment: Assignment, body: JobCreate, report: Report) -> Source:
             refuse_data(config, flag)
     data_rows = _rows(body.evaluation.data, "data", assignment)
     task = task_of(config, body.evaluation.task, labelled=any(e.label is not None for e in data_rows or ()))
-    calibration, evaluation = _examples(
-        body, config, task, data_rows, _rows(body.evaluation.calibration, "calibration", assignment)
-    )
+    calibration_rows = _rows(body.evaluation.calibration, "calibration", assignment)
+    calibration, evaluation = _examples(body, config, task, data_rows, calibration_rows)
+    training: list[Example] = []
+    if body.recipe.recover != "none":
+        rows = _rows(body.recipe.recover_data, "recover_data", assignment) or calibration_rows or data_rows
+        training = _training(rows, config, task, evaluation, body.recipe.seed)
     tokenizer = None if reads_images(config) else vocabulary.load_tokenizer(path)
     return Source(
         path=path,
@@ -230,6 +259,7 @@ def _fetch(assignment: Assignment, body: JobCreate, report: Report) -> Source:
         original_tokenizer=tokenizer,
         calibration=calibration,
         evaluation=evaluation,
+        training=training,
         max_length=text_limit(config, body.evaluation.max_length),
         bench_seq=text_limit(config, body.evaluation.bench_seq, field="bench_seq"),
         device=torch.device("cuda" if assignment.device == "gpu" else "cpu"),
@@ -266,6 +296,18 @@ def _examples(
         n_calibration=min(CALIBRATION_SAMPLES, limit or CALIBRATION_SAMPLES),
         seed=body.recipe.seed,
     )
+
+
+def _training(
+    rows: list[Example] | None, config: dict[str, Any], task: Task, evaluation: list[Example], seed: int
+) -> list[Example]:
+    """All of ``rows`` that are not evaluated on, in an order drawn by the seed."""
+    if reads_images(config):
+        rows = images.random_images(len(evaluation) + TRAINING_IMAGES)
+    rows = data.builtin_python_docs() if rows is None else rows
+    if task == "text-classification":
+        rows = data.check(rows, config)
+    return data.without(rows, evaluation, seed=seed)
 
 
 def _with_vocabulary(
@@ -313,7 +355,8 @@ def _with_vocabulary(
 
 def _steps_of(body: JobCreate) -> list[str]:
     """The steps that the recipe takes; heads and neurons are one."""
-    return list(dict.fromkeys("heads+ffn" if axis in ("heads", "ffn") else axis for axis in body.recipe.axes))
+    pruning = dict.fromkeys("heads+ffn" if axis in ("heads", "ffn") else axis for axis in body.recipe.axes)
+    return [*pruning, *(["recover"] if body.recipe.recover != "none" else [])]
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from prunectl.worker.report import Report
 
 TOLERANCE = 1e-5
 """Largest difference that a step may make, relative to the largest output where that is above 1 (fp32)."""
-Step = Literal["vocabulary", "layers", "heads+ffn", "weights"]
+Step = Literal["vocabulary", "layers", "heads+ffn", "weights", "recover"]
 Inputs = dict[str, Tensor]
 
 
@@ -84,7 +84,7 @@ def run(
         with report.stage("prune"):
             pruned = replace(pruned, zeroed=weights.zero(model, masks))
         after_step("weights", model)
-    return Outcome(_recorded(replace(pruned, vocabulary=vocabulary)), _outputs(model, probe), objective)
+    return Outcome(_recorded(replace(pruned, vocabulary=vocabulary)), outputs(model, probe), objective)
 
 
 def ledger_row(
@@ -114,7 +114,7 @@ def _layers(
     with report.stage("prune"):
         removed = depth.choose(layers.described(model), recipe, influence)
         with layers.skipped(model, removed):
-            expected = _outputs(model, probe)
+            expected = outputs(model, probe)
         layers.remove(model, removed)
         _prove("layers", model, probe, expected)
     return removed
@@ -150,12 +150,13 @@ def _recorded(pruned: Pruned) -> Pruned:
     return replace(pruned, structure=pruned.structure.model_copy(update=update))
 
 
-def _outputs(model: PreTrainedModel, probe: Inputs) -> Tensor:
+def outputs(model: PreTrainedModel, probe: Inputs) -> Tensor:
+    """What the model says of the probe now."""
     return engine.masked_outputs(model, Masks(), probe)
 
 
 def _prove(what: str, model: PreTrainedModel, probe: Inputs, expected: Tensor) -> None:
-    got = _outputs(model, probe)
+    got = outputs(model, probe)
     difference = float((got - expected).abs().max())
     if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
         raise ReloadMismatch(

@@ -56,6 +56,14 @@ def command(
     refit: Annotated[
         bool | None, typer.Option("--refit/--no-refit", help="Refit what is kept (not in this version).")
     ] = None,
+    recover: Annotated[
+        str | None, typer.Option(metavar="none|finetune|distill", help="Train what is left until it is good again.")
+    ] = None,
+    recover_data: Annotated[
+        str | None, typer.Option(metavar="SRC", help="What it is trained on; else what evaluation leaves of --data.")
+    ] = None,
+    recover_epochs: Annotated[str | None, typer.Option(metavar="N", help="Epochs at most (3).")] = None,
+    recover_rate: Annotated[str | None, typer.Option(metavar="X", help="AdamW's highest learning rate.")] = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of everything random.")] = None,
     data: Annotated[
         str | None, typer.Option(metavar="SRC", help="Evaluation data: a file or builtin:python-docs.")
