@@ -15,6 +15,7 @@ from prunectl.errors import InvalidData
 from prunectl.evaluation.data import Example
 from prunectl.evaluation.objectives import Objective
 from prunectl.evaluation.tasks import Task
+from prunectl.pruning import weights
 from prunectl.pruning.engine import Pruned
 from prunectl.recipe import Recipe
 from prunectl.recovery.distillation import Distillation
@@ -85,7 +86,7 @@ def recover(
         batches=lambda epoch: list(training.batches(epoch, BATCH_SIZE)),
         validation=list(validation.batches(0, BATCH_SIZE, shuffled=False)),
         schedule=Schedule(recipe.recover_epochs, rate, recipe.seed),
-        zeros=zeros_of(model, pruned.zeroed.modules) if pruned.zeroed else None,
+        zeros=zeros_of(model, weights.prunable(model)) if pruned.zeroed else None,
         keeper=keeper,
         workspace=workspace,
         progress=progress,

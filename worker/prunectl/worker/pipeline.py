@@ -422,7 +422,7 @@ def _benchmark(
         for name in ("latency_p50_seconds", "latency_p95_seconds", "throughput_samples_per_second"):
             metrics[name + suffix] = Measure(before=getattr(before, name), after=getattr(after, name))
         speedup, stderr = measured.speedup("before", "after")
-        metrics["speedup" + suffix] = Measure(after=speedup, stderr=stderr, n=measured.conditions["rounds"])
+        metrics["speedup" + suffix] = Measure(after=speedup, stderr=stderr)
         if index == 0:
             conditions = {f"bench_{key}": value for key, value in measured.conditions.items()}
         report.progress((index + 1) / len(evaluation.bench_batch))
