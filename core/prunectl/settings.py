@@ -34,6 +34,7 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = 10.0
     sweep_seconds: float = 15.0
     cancel_grace_seconds: float = 10.0
+    stall_seconds: float = 120.0
     job_timeout_seconds: float = 24 * 3600.0
     max_upload_bytes: int = 256 * 2**20
     max_body_bytes: int = 8 * 2**20
