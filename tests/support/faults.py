@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -58,13 +57,17 @@ def assert_nothing_lost(
 def _assert_whole_artifacts(fleet: Fleet, ended: list[Job], whole: set[str]) -> None:
     root = Path(fleet.storage.root)  # type: ignore[union-attr]
     collector = ArtifactCollector(fleet.store, fleet.storage, after_seconds=-60.0)
-    for directory in (root / "runs").glob("*/*"):
+
+    def published() -> list[Path]:
+        return [directory for job in ended for directory in (root / "runs" / job.id).glob("*")]
+
+    for directory in published():
         names = {path.name for path in directory.iterdir()}
         assert whole <= names, f"torn: {directory} has only {names}"
     collector.collect()
     named = [Path(unquote(urlparse((job.result or {})["artifacts"]["checkpoint"]).path)) for job in ended if job.result]
     assert len(named) == sum(job.state is JobState.SUCCEEDED for job in ended)
-    assert set((root / "runs").glob("*/*")) == set(named), "one artifact for each success, and no other"
+    assert set(published()) == set(named), "one artifact for each success, and no other"
     assert not list(root.rglob(f"{STAGING_PREFIX}*")), "nothing half-written stays"
 
 
@@ -169,11 +172,3 @@ class TcpProxy:
                 sink.sendall(data)
             except OSError:
                 return
-
-
-def eventually(seconds: float, pause: float = 0.1) -> Iterator[float]:
-    """Seconds since the start, again and again until ``seconds`` are over."""
-    started = time.monotonic()
-    while (passed := time.monotonic() - started) < seconds:
-        yield passed
-        time.sleep(pause)
