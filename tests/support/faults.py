@@ -101,15 +101,12 @@ def small_disk(where: Path, size: str = "256k", options: str = "") -> Iterator[P
         subprocess.run(["umount", "-l", str(where)], check=True)
 
 
-def fill(disk: Path, *, leave: int = 0) -> Path:
-    """Write until the disk is full, then free ``leave`` bytes; the file that takes the space."""
+def fill(disk: Path) -> Path:
+    """Write until the disk is full; the file that takes the space."""
     ballast = disk / "ballast"
-    with ballast.open("wb") as file, contextlib.suppress(OSError):
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(b"\0" * 4096)
-            file.flush()
-    if leave:
-        os.truncate(ballast, max(0, ballast.stat().st_size - leave))
     return ballast
 
 
