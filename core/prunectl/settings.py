@@ -40,6 +40,10 @@ class Settings(BaseSettings):
     max_body_bytes: int = 8 * 2**20
     max_running_per_owner: int | None = None
     orphan_artifact_seconds: float = 24 * 3600.0
+    upload_retention_seconds: float = 30 * 24 * 3600.0
+    """How long an uploaded file that no job names is kept."""
+    log_retention_seconds: float | None = None
+    """How long the logs of an ended job are kept; unset: as long as the job."""
     log_level: str = "info"
     log_format: str = "console"
 

@@ -17,7 +17,7 @@ from prunectl.db.session import make_engine
 from prunectl.db.worker_store import SqlWorkerStore
 from prunectl.dispatch import QUEUES, CeleryDoorbell, make_app
 from prunectl.errors import InvalidInput, PrunectlError, Unavailable, nearest
-from prunectl.jobs.leftovers import ArtifactCollector
+from prunectl.jobs.leftovers import chores
 from prunectl.jobs.ports import Worker
 from prunectl.jobs.sweeper import Sweeper
 from prunectl.settings import Settings
@@ -66,7 +66,7 @@ def serve(
     app = make_worker_app(settings, _serve_one_in(settings, me, stop, board, runner))
     engine = make_engine(settings.database)
     store, workers = SqlJobStore(engine), SqlWorkerStore(engine)
-    collector = ArtifactCollector(store, open_storage(settings.storage), settings.orphan_artifact_seconds)
+    storage = open_storage(settings.storage)
     doorbell = CeleryDoorbell(make_app(settings))
     sweeper = Sweeper(
         store,
@@ -74,7 +74,7 @@ def serve(
         doorbell,
         settings,
         announce=me,
-        chores=(collector.collect, lambda: collect_scratch(settings.home / "scratch")),
+        chores=[*chores(store, storage, settings), lambda: collect_scratch(settings.home / "scratch")],
     )
     watchdog = Watchdog(store, me.queues, board, stop, doorbell.ping, settings)
     watchdog.start()
