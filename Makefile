@@ -38,7 +38,7 @@ test-all: setup ## Run every test that needs no accelerator, the long ones too
 	$(BIN)/python -m pytest -m "not gpu" $(PYTEST_ARGS)
 
 test-faults: setup ## Kill, cut, fill and freeze everything, on all three stacks (many minutes)
-	$(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/faults tests/integration/api $(PYTEST_ARGS)
 
 lint: setup ## Linters, type checks and the import arrows
 	$(BIN)/ruff check .
