@@ -132,10 +132,12 @@ def _served(queues: Sequence[str], gpus: Sequence[str]) -> list[str]:
 
 def _check_revision(database: str) -> None:
     found, wanted = migrate.current(database), migrate.head()
-    if found != wanted:
+    if migrate.behind(found):
         raise Unavailable(
             f"the database is at revision {found or 'none'}, this version needs {wanted}", hint="run: prunectl migrate"
         )
+    if found != wanted:
+        logger.warning("the database is at revision %s, of a later version than this worker's (%s)", found, wanted)
 
 
 def _serve_one_in(
