@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from prunectl.jobs.lookup import UPLOADS
 from prunectl.jobs.ports import JobStore, Storage
 from prunectl.settings import Settings
-from prunectl.storage.layout import LOGS, RUNS
+from prunectl.storage.layout import LOGS, RUNS, published_name
 from prunectl.storage.names import STAGING_PREFIX
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,8 @@ class ArtifactCollector:
             if modified < old
         ]
         if candidates:
-            named = {self._storage.name_of(uri) for uri in self._store.referenced_artifacts()}
+            # By name, not by URI: after a move the database still has the old place.
+            named = {published_name(uri) for uri in self._store.referenced_artifacts()}
             kept = {"/".join(name.split("/")[:3]) for name in named if name}
             removed += [name for name in candidates if name not in kept and not self._may_still_be_used(name)]
         return _remove(self._storage, "orphan artifact", removed)
@@ -57,7 +58,7 @@ class ArtifactCollector:
         job = self._store.get(name.split("/")[1])
         if job is None:
             return False
-        named = {self._storage.name_of(uri) for uri in (job.result or {}).get("artifacts", {}).values()}
+        named = {published_name(uri) for uri in (job.result or {}).get("artifacts", {}).values()}
         return not job.state.terminal or any(other == name or (other or "").startswith(f"{name}/") for other in named)
 
 

@@ -132,6 +132,20 @@ def test_orphan_artifacts_are_collected_and_others_are_not(tmp_path: Path) -> No
     assert storage.list("") == sorted([f"{named}/config.json", f"{in_use}/config.json", "logs/x"])
 
 
+def test_a_moved_storage_loses_nothing(tmp_path: Path) -> None:
+    store, source = MemoryJobStore(), tmp_path / "source"
+    source.mkdir()
+    (source / "config.json").write_text("{}")
+    done = running(store)
+    name = run_name(done.id, 1, done.lease.token)
+    uri = open_storage(str(tmp_path / "a home" / "storage")).publish(str(source), name)
+    store.succeed(done.lease, {**RESULT, "artifacts": {"checkpoint": uri}})
+    (tmp_path / "a home").rename(tmp_path / "moved")
+    moved = open_storage(str(tmp_path / "moved" / "storage"))
+    assert ArtifactCollector(store, moved, after_seconds=-10).collect() == []
+    assert moved.exists(f"{name}/config.json")
+
+
 def test_logs_go_with_their_job_or_when_their_time_is_over(tmp_path: Path) -> None:
     clock = Clock()
     storage, store = open_storage(str(tmp_path / "storage")), MemoryJobStore(clock)
