@@ -47,6 +47,9 @@ $(BIN)/python -m pytest -m "$(1)" -n 2 --dist loadfile $(SIDE_BY_SIDE) $(PYTEST_
 $(BIN)/python -m pytest -m "$(1)" $(addprefix --ignore=,$(SIDE_BY_SIDE)) $(PYTEST_ARGS)
 endef
 
+test-faults: setup ## Kill, cut, fill and freeze everything, on all three stacks (many minutes)
+	$(BIN)/python -m pytest tests/faults tests/integration/api $(PYTEST_ARGS)
+
 lint: setup ## Linters, type checks and the import arrows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -34,11 +34,16 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = 10.0
     sweep_seconds: float = 15.0
     cancel_grace_seconds: float = 10.0
+    stall_seconds: float = 120.0
     job_timeout_seconds: float = 24 * 3600.0
     max_upload_bytes: int = 256 * 2**20
     max_body_bytes: int = 8 * 2**20
     max_running_per_owner: int | None = None
     orphan_artifact_seconds: float = 24 * 3600.0
+    upload_retention_seconds: float = 30 * 24 * 3600.0
+    """How long an uploaded file that no job names is kept."""
+    log_retention_seconds: float | None = None
+    """How long the logs of an ended job are kept; unset: as long as the job."""
     log_level: str = "info"
     log_format: str = "console"
 

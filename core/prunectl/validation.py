@@ -67,6 +67,8 @@ def plain(value: Any, depth: int = 3) -> Any:
     """``value`` as JSON can carry it back in an error: finite, valid Unicode, and short."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
+    if isinstance(value, int) and value.bit_length() > 64:  # no float or column holds it, and Python may not print it
+        return plain(str(value)) if value.bit_length() < 10_000 else "a number of thousands of digits"
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, (list, tuple)) and depth:

@@ -29,8 +29,9 @@ CLOCKS = {"lease_seconds": 3.0, "heartbeat_seconds": 0.5, "sweep_seconds": 1.0, 
 class Fleet:
     """Workers of one service; `close` ends whatever still runs and checks that nothing is left."""
 
-    def __init__(self, home: Path, *, database_url: str, broker_url: str) -> None:
-        self.settings = Settings(home=home, database_url=database_url, broker_url=broker_url, **CLOCKS)
+    def __init__(self, home: Path, *, database_url: str, broker_url: str, storage_url: str | None = None) -> None:
+        urls = {"database_url": database_url, "broker_url": broker_url, "storage_url": storage_url}
+        self.settings = Settings(home=home, **urls, **CLOCKS)
         engine = make_engine(database_url)
         self.store, self.worker_rows = SqlJobStore(engine), SqlWorkerStore(engine)
         self.storage = open_storage(self.settings.storage)
@@ -41,30 +42,51 @@ class Fleet:
         self._seen: set[int] = set()
         self.pools_were_killed = False
         """Celery tells of a killed pool process with a traceback; any other traceback in a worker's log is a fault."""
+        self.servers_were_killed = False
+        """Celery tells of a broker that went away with a traceback, too."""
 
-    def start(self, slots: int = 1, name: str = "") -> subprocess.Popen[bytes]:
-        """A worker that has shown itself."""
+    def environment(self) -> dict[str, str]:
+        """For processes of this service."""
         settings = self.settings
-        environment = {
+        return {
             **os.environ,
             "PYTHONPATH": python_path(),
             "PRUNECTL_HOME": str(settings.home),
             "PRUNECTL_DATABASE_URL": settings.database,
             "PRUNECTL_BROKER_URL": settings.broker,
+            "PRUNECTL_STORAGE_URL": settings.storage,
             **{f"PRUNECTL_{clock.upper()}": str(seconds) for clock, seconds in CLOCKS.items()},
         }
-        command = [sys.executable, "-m", "support.queue_stub", "worker", "cpu", str(slots), *([name] if name else [])]
+
+    def start(self, slots: int = 1, name: str = "", *, real: bool = False, **changed: str) -> subprocess.Popen[bytes]:
+        """A worker that has shown itself; ``real``: the shipped one, which prunes. ``changed``: of its environment."""
+        environment = {**self.environment(), "PRUNECTL_EMBEDDED": "1" if real else "", **changed}
+        if real:
+            command = [sys.executable, "-P", "-m", "prunectl.cli.main", "worker", "--slots", str(slots)]
+            command += ["--name", name] if name else []
+        else:
+            command = [
+                sys.executable,
+                "-m",
+                "support.queue_stub",
+                "worker",
+                "cpu",
+                str(slots),
+                *([name] if name else []),
+            ]
         worker = subprocess.Popen(
-            command, env=environment, cwd=settings.home, stdout=self._log, stderr=self._log, start_new_session=True
+            command, env=environment, cwd=self.settings.home, stdout=self._log, stderr=self._log, start_new_session=True
         )
         self.workers.append(worker)
         until(lambda: any(row.pid == worker.pid for row in self.worker_rows.workers()), f"worker {worker.pid}")
         return worker
 
-    def submit(self, *stubs: str, **changed: Any) -> list[Job]:
-        """Queue a job for each of ``stubs`` and ring."""
+    def submit(self, *stubs: str, pause: str = "", **changed: Any) -> list[Job]:
+        """Queue a job for each of ``stubs`` and ring. ``pause``: where its first attempt stops; see `queue_stub`."""
         news = [
-            new_job(spec={"model": "m", "recipe": {}, "evaluation": {}, "tags": {"stub": stub}}, **changed)
+            new_job(
+                spec={"model": "m", "recipe": {}, "evaluation": {}, "tags": {"stub": stub, "pause": pause}}, **changed
+            )
             for stub in stubs
         ]
         added = self.store.add(news)
@@ -113,7 +135,7 @@ class Fleet:
         self._log.close()
         self._engine.dispose()
         output = (self.settings.home / "workers.log").read_text()
-        assert self.pools_were_killed or "Traceback" not in output, output
+        assert self.pools_were_killed or self.servers_were_killed or "Traceback" not in output, output
 
 
 def descendants(pid: int) -> list[int]:

@@ -67,6 +67,15 @@ class RedisServer:
             self._process.wait()
             self._process = None
 
+    def freeze(self) -> None:
+        """It keeps its connections and answers nothing, until `thaw`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
 
 class PostgresServer:
     """A PostgreSQL cluster in a temporary directory; as another user where we are root, which it refuses to be."""

@@ -437,6 +437,23 @@ class JobStoreContract:
         with pytest.raises(Conflict):
             store.remove(active.id)
 
+    def test_which_uploads_are_named_and_which_ids_are_nobodys(self, store: JobStore) -> None:
+        before = store.referenced_uploads()
+        data, vocabulary = "a" * 64, "b" * 64
+        spec = {
+            "model": "m",
+            "recipe": {"vocab": f"upload:sha256:{vocabulary}/words.txt"},
+            "evaluation": {"data": f"upload:sha256:{data}/rows.jsonl"},
+            "tags": {},
+        }
+        job, other = add(store, spec=spec), add(store)
+        assert store.referenced_uploads() - before == {data, vocabulary}
+        assert store.unknown([job.id, "01nobody", other.id]) == {"01nobody"}
+        assert store.unknown([f"{number:026d}" for number in range(1100)] + [job.id]) == {
+            f"{number:026d}" for number in range(1100)
+        }
+        assert store.unknown([]) == set()
+
     def test_conflicts_name_the_state(self, store: JobStore) -> None:
         done = succeeded(store)
         with pytest.raises(Conflict, match="succeeded"):

@@ -14,7 +14,7 @@ from prunectl.api.auth import Authentication
 from prunectl.api.limits import RequestLimits
 from prunectl.api.metrics import QueueCollector, RequestMetrics
 from prunectl.api.routes import fleet, jobs, probes, streams, uploads
-from prunectl.jobs.leftovers import ArtifactCollector
+from prunectl.jobs.leftovers import chores
 from prunectl.jobs.sweeper import Sweeper
 from prunectl.settings import Settings
 from prunectl.version import version
@@ -30,10 +30,13 @@ def create_app(settings: Settings, *, services: Services | None = None, instance
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        collector = ArtifactCollector(services.store, services.storage, settings.orphan_artifact_seconds)
         # In every process, with no leader: jobs of a dead worker come back even where no other worker is left.
         sweeper = Sweeper(
-            services.store, services.workers, services.doorbell, settings, chores=[lambda: collector.collect() and None]
+            services.store,
+            services.workers,
+            services.doorbell,
+            settings,
+            chores=chores(services.store, services.storage, settings),
         )
         sweeper.start()
         try:

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, and_, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Text, and_, cast, func, insert, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql import Update
 
@@ -21,6 +21,7 @@ from prunectl.jobs.events import state_data
 from prunectl.jobs.model import Failure, Job, JobState, Lease
 from prunectl.jobs.ports import Added, Beat, Event, JobQuery, JobRows, NewJob
 from prunectl.jobs.query import Position, decode_cursor, encode_cursor, page_size, parse_sort
+from prunectl.jobs.references import UPLOAD_PREFIX, upload_digests
 
 _CLAIM_LOCK = 0x7072756E_65630001  # any constant of our own: the advisory lock of claims that honour a quota
 _CHUNK = 500  # values in one IN (…)
@@ -175,6 +176,22 @@ class SqlJobStore:
             for artifacts in rows:
                 named.update((artifacts or {}).values())
         return named
+
+    def referenced_uploads(self) -> set[str]:
+        text = cast(jobs.c.spec, Text)
+        with reading(self._engine) as connection:
+            specs = connection.execution_options(yield_per=1000).scalars(
+                select(text).where(text.like(f"%{UPLOAD_PREFIX}%"))
+            )
+            return {digest for spec in specs for digest in upload_digests(spec)}
+
+    def unknown(self, job_ids: Sequence[str]) -> set[str]:
+        missing = set(job_ids)
+        with reading(self._engine) as connection:
+            for start in range(0, len(job_ids), _CHUNK):
+                known = select(jobs.c.id).where(jobs.c.id.in_(job_ids[start : start + _CHUNK]))
+                missing.difference_update(connection.scalars(known))
+        return missing
 
     # A worker's writes, each guarded by its lease
 

@@ -42,6 +42,19 @@ def current(url: str) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
+def behind(found: str | None) -> bool:
+    """Whether this code needs a later revision than ``found``.
+
+    A revision that it doesn't know is a later version's: migrations only add, so an older worker goes on with it, and may
+    also start anew while the others are being replaced.
+    """
+    if found is None:
+        return True
+    scripts = ScriptDirectory(str(migrations_directory()))
+    known = {script.revision for script in scripts.walk_revisions()}
+    return found in known and found != head()
+
+
 def upgrade(url: str, revision: str = "head") -> None:
     """Raises InvalidInput for an unknown revision, Unavailable where the database doesn't answer."""
     with _migrating(url) as config:

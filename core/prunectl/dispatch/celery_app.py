@@ -17,16 +17,21 @@ from prunectl.settings import Settings
 
 QUEUES = ("cpu", "gpu")
 RING = "prunectl.ring"
+RING_SECONDS = 1.0
+"""How long a ring may wait for a broker that takes connections and says nothing; the sweeper makes up for it."""
 
 # Our file transport differs from Kombu's in that a message appears whole; see `prunectl.dispatch.folder_transport`.
 _FOLDER_SCHEME = "prunectl-folder"
 TRANSPORT_ALIASES[_FOLDER_SCHEME] = "prunectl.dispatch.folder_transport:Transport"
 
 
-def make_app(settings: Settings) -> Celery:
-    """The application for ``settings.broker``, not connected yet. Raises Unavailable if its folders can't be made."""
+def make_app(settings: Settings, *, consumes: bool = False) -> Celery:
+    """The application for ``settings.broker``, not connected yet. Raises Unavailable if its folders can't be made.
+
+    One that only rings, unlike a worker's that ``consumes``, waits for nobody: whoever submits waits for it.
+    """
     app = Celery("prunectl", set_as_current=False)
-    url, transport_options, redis = _broker(settings)
+    url, transport_options, redis = _broker(settings, consumes)
     app.conf.update(
         broker_url=url,
         broker_transport_options=transport_options,
@@ -68,7 +73,7 @@ def make_app(settings: Settings) -> Celery:
     return app
 
 
-def _broker(settings: Settings) -> tuple[str, dict[str, Any], bool]:
+def _broker(settings: Settings, consumes: bool) -> tuple[str, dict[str, Any], bool]:
     url = settings.broker
     if url.startswith("filesystem://"):
         messages = settings.broker_directory / "messages"
@@ -88,13 +93,14 @@ def _broker(settings: Settings) -> tuple[str, dict[str, Any], bool]:
         options = {
             # Without effect on early-acked messages, and stated so that nobody has to wonder.
             "visibility_timeout": 3600,
-            # A half-open connection is noticed: without socket_timeout a publish could wait for ever. It has to be
-            # longer than the few seconds that a blocking pop waits.
-            "health_check_interval": 25,
+            # A half-open connection is noticed within two of these intervals, and no command waits for ever. A
+            # consumer's timeout has to be longer than the second that a blocking pop waits.
+            "health_check_interval": 10,
             "socket_keepalive": True,
-            "socket_timeout": 30,
-            "socket_connect_timeout": 5,
-            "retry_on_timeout": True,
+            "socket_timeout": 10 if consumes else RING_SECONDS,
+            "socket_connect_timeout": 5 if consumes else RING_SECONDS,
+            # Each of the client's own retries would wait the whole timeout again; a consumer reconnects by itself.
+            "retry_on_timeout": False,
             "global_keyprefix": "prunectl:",
         }
         return url, options, True

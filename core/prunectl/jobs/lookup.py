@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prunectl.errors import InvalidInput, nearest
+from prunectl.jobs.references import UPLOAD_PREFIX
 from prunectl.schemas import BUILTIN_TEXT, Environment
 from prunectl.zoo.resolve import HubSettings, Located, locate
 
-_UPLOAD = re.compile(r"^upload:sha256:([0-9a-f]{64})/([^/\\]{1,255})$")
+_UPLOAD = re.compile(rf"^{UPLOAD_PREFIX}([0-9a-f]{{64}})/([^/\\]{{1,255}})$")
+UPLOADS = "uploads"
 
 
 def hub_settings(environment: Environment | None, token: str | None) -> HubSettings:
@@ -58,7 +60,7 @@ class Source:
 
 def upload_name(digest: str) -> str:
     """Where an uploaded file lies in shared storage."""
-    return f"uploads/{digest[:2]}/{digest}"
+    return f"{UPLOADS}/{digest[:2]}/{digest}"
 
 
 def parse_source(text: str, *, flag: str) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import uuid
@@ -26,6 +27,7 @@ from prunectl.jobs.query import (
     page_size,
     parse_sort,
 )
+from prunectl.jobs.references import upload_digests
 
 _LIVE = (JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED)
 
@@ -251,6 +253,14 @@ class MemoryJobStore:
     def referenced_artifacts(self) -> set[str]:
         with self._lock:
             return {uri for job in self._jobs.values() for uri in (job.result or {}).get("artifacts", {}).values()}
+
+    def referenced_uploads(self) -> set[str]:
+        with self._lock:
+            return {digest for job in self._jobs.values() for digest in upload_digests(json.dumps(job.spec))}
+
+    def unknown(self, job_ids: Sequence[str]) -> set[str]:
+        with self._lock:
+            return set(job_ids) - set(self._jobs)
 
 
 def _metric(job: Job, name: str) -> float | None:

@@ -209,6 +209,14 @@ class JobStore(Protocol):
         """Every artifact URI that a job's result names, for the collector of orphans."""
         ...
 
+    def referenced_uploads(self) -> set[str]:
+        """SHA-256 of every uploaded file that a job's spec names."""
+        ...
+
+    def unknown(self, job_ids: Sequence[str]) -> set[str]:
+        """Those of ``job_ids`` that no job has."""
+        ...
+
 
 class WorkerStore(Protocol):
     def announce(self, worker: Worker) -> None:

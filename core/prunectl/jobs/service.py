@@ -53,7 +53,7 @@ from prunectl.schemas import (
     job_digest,
 )
 from prunectl.settings import Settings
-from prunectl.storage.layout import LOGS, RUNS, log_name
+from prunectl.storage.layout import LOGS, RUNS, log_name, published_name
 
 log = logging.getLogger(__name__)
 
@@ -242,11 +242,12 @@ class JobService:
         if not caller.is_admin:
             query = replace(query, owner=caller.owner)
         rows = self._store.page(query)
-        return JobPage(items=[view_of(job, structure=False) for job in rows.items], next_cursor=rows.next_cursor)
+        items = [self._here(view_of(job, structure=False)) for job in rows.items]
+        return JobPage(items=items, next_cursor=rows.next_cursor)
 
     def show(self, caller: Caller, ref: str) -> JobView:
         caller.require("read")
-        return view_of(self._job(caller, ref))
+        return self._here(view_of(self._job(caller, ref)))
 
     def spec(self, caller: Caller, ref: str) -> dict[str, Any]:
         """The flat recipe file that submits this job again."""
@@ -366,10 +367,21 @@ class JobService:
 
     def _artifact_root(self, job: Job) -> str:
         uri = ((job.result or {}).get("artifacts") or {}).get("checkpoint")
-        name = self._storage.name_of(uri) if uri else None
+        name = self._storage.name_of(self._uri_here(uri)) if uri else None
         if name is None:
             raise NotFound(f"job {job.id} is {job.state} and has no checkpoint", hint="prunectl show says why")
         return name
+
+    def _here(self, view: JobView) -> JobView:
+        artifacts = {kind: self._uri_here(uri) for kind, uri in view.artifacts.items()}
+        return view if artifacts == view.artifacts else view.model_copy(update={"artifacts": artifacts})
+
+    def _uri_here(self, uri: str) -> str:
+        """Where an artifact is now: a home may have been moved, or a storage mounted elsewhere, since it was published."""
+        name = published_name(uri)
+        if name is None or self._storage.name_of(uri) is not None or not self._storage.exists(name):
+            return uri
+        return self._storage.uri(name)
 
     def has_upload(self, caller: Caller, sha256: str) -> bool:
         caller.require("read")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote, urlsplit
+
 RUNS = "runs"
 LOGS = "logs"
 TRAINING = "training"
@@ -23,3 +25,16 @@ def log_name(job_id: str, attempt: int) -> str:
 def training_name(job_id: str) -> str:
     """The state of a job's training, for the attempt that goes on with it."""
     return f"{TRAINING}/{job_id}.safetensors"
+
+
+def published_name(uri: str) -> str | None:
+    """The name ``runs/<job>/<attempt>…`` inside an artifact's URI, wherever the storage lay when it was published.
+
+    A home may be moved and a storage mounted elsewhere: names stay, URIs in the database don't follow.
+    """
+    path = unquote(urlsplit(uri).path)
+    _, found, rest = path.rpartition(f"/{RUNS}/")
+    parts = rest.split("/")
+    if not found or len(parts) < 2 or any(part in ("", ".", "..") for part in parts):
+        return None
+    return f"{RUNS}/{rest}"

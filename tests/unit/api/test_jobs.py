@@ -160,6 +160,20 @@ def test_no_path_leaves_the_jobs_own_directory(
     assert ada.get(f"/v1/jobs/{job_id}/artifacts/{path}").status_code in (404, 422)
 
 
+def test_artifacts_are_found_after_the_storage_has_moved(
+    ada: TestClient, services: Services, body: dict[str, Any]
+) -> None:
+    ada.post("/v1/jobs", json=body)
+    job_id = support.succeed(services, files={"config.json": b"{}"})
+    here = ada.get(f"/v1/jobs/{job_id}").json()["artifacts"]["checkpoint"]
+    job = services.store.get(job_id)
+    assert job is not None and job.result is not None
+    job.result["artifacts"]["checkpoint"] = "file:///an%20old%20home/storage/" + here[here.index("runs/") :]
+    assert ada.get(f"/v1/jobs/{job_id}").json()["artifacts"]["checkpoint"] == here
+    assert ada.get("/v1/jobs").json()["items"][0]["artifacts"]["checkpoint"] == here
+    assert ada.get(f"/v1/jobs/{job_id}/artifacts/config.json").content == b"{}"
+
+
 def test_uploads_are_kept_by_their_own_digest(ada: TestClient) -> None:
     data = b"a line\n"
     digest = hashlib.sha256(data).hexdigest()

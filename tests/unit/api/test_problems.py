@@ -73,6 +73,14 @@ def test_numbers_that_json_does_not_have(ada: TestClient, number: str) -> None:
     assert problem(response, 422, "invalid_input")["errors"][0]["field"] == "heads"
 
 
+@pytest.mark.parametrize("digits", [30, 400, 4000, 10_000])
+def test_numbers_that_nothing_can_hold(ada: TestClient, digits: int) -> None:
+    text = '{"model": "m", "recipe": {"heads": ' + "9" * digits + "}}"
+    response = ada.post("/v1/jobs", content=text, headers={"Content-Type": "application/json"})
+    assert response.status_code in (400, 422), response.text  # Python's own parser refuses the longest
+    assert response.headers["content-type"] == "application/problem+json"
+
+
 @pytest.mark.parametrize("name", ['"\\ud800"', '"\\u0000"', '"a\\u0000b"'])
 def test_characters_that_no_database_takes(ada: TestClient, name: str) -> None:
     text = '{"model": "m", "recipe": {"heads": 0.1}, "name": ' + name + "}"

@@ -111,4 +111,6 @@ def test_settings_that_must_never_change(tmp_path: Path, broker: str) -> None:
     if broker.startswith("redis"):
         options = conf.broker_transport_options
         assert options["global_keyprefix"] == "prunectl:"
-        assert options["socket_timeout"] > 10
+        assert options["socket_timeout"] <= 2, "whoever submits waits for the ring"
+        consumer = make_app(Settings(home=tmp_path, broker_url=broker), consumes=True).conf.broker_transport_options
+        assert 5 <= consumer["socket_timeout"] <= 30, "longer than a blocking pop, shorter than anyone's patience"

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from prunectl.errors import Unavailable
-from prunectl.jobs.leftovers import ArtifactCollector
+from prunectl.jobs.leftovers import ArtifactCollector, LogCollector, UploadCollector
+from prunectl.jobs.lookup import upload_name
 from prunectl.jobs.memory import MemoryDoorbell, MemoryJobStore, MemoryWorkerStore
 from prunectl.jobs.ports import Worker
 from prunectl.jobs.sweeper import FORGET_SECONDS, Sweeper, alive_within_seconds
 from prunectl.settings import Settings
-from prunectl.storage import open_storage, run_name
+from prunectl.storage import log_name, open_storage, run_name
 from support.stores import RESULT, add, claim, get, running
 
 WORKER = Worker("t1", "w1", "h", 1, ("cpu",), 2, "cpu", "0.1")
@@ -129,3 +130,49 @@ def test_orphan_artifacts_are_collected_and_others_are_not(tmp_path: Path) -> No
     removed = ArtifactCollector(store, storage, after_seconds=-10).collect()
     assert sorted(removed) == sorted([older_attempt, unknown, ".tmp-half"])
     assert storage.list("") == sorted([f"{named}/config.json", f"{in_use}/config.json", "logs/x"])
+
+
+def test_a_moved_storage_loses_nothing(tmp_path: Path) -> None:
+    store, source = MemoryJobStore(), tmp_path / "source"
+    source.mkdir()
+    (source / "config.json").write_text("{}")
+    done = running(store)
+    name = run_name(done.id, 1, done.lease.token)
+    uri = open_storage(str(tmp_path / "a home" / "storage")).publish(str(source), name)
+    store.succeed(done.lease, {**RESULT, "artifacts": {"checkpoint": uri}})
+    (tmp_path / "a home").rename(tmp_path / "moved")
+    moved = open_storage(str(tmp_path / "moved" / "storage"))
+    assert ArtifactCollector(store, moved, after_seconds=-10).collect() == []
+    assert moved.exists(f"{name}/config.json")
+
+
+def test_logs_go_with_their_job_or_when_their_time_is_over(tmp_path: Path) -> None:
+    clock = Clock()
+    storage, store = open_storage(str(tmp_path / "storage")), MemoryJobStore(clock)
+    active, ended = running(store), running(store)
+    store.succeed(ended.lease, RESULT)
+    for job_id in (active.id, ended.id, "01hzremoved"):
+        storage.append(log_name(job_id, 1), b"a line")
+    clock.now += 1000
+
+    def collected(*, after_seconds: float = -10, retention_seconds: float | None = None) -> list[str]:
+        return LogCollector(store, storage, after_seconds, retention_seconds).collect()
+
+    assert collected(after_seconds=3600) == []
+    assert collected() == ["logs/01hzremoved"]
+    assert collected(retention_seconds=2000) == []
+    assert collected(retention_seconds=500) == [f"logs/{ended.id}"]
+    assert storage.list("logs") == [f"{active.id}/a1.log"]
+
+
+def test_uploads_that_no_job_names_go(tmp_path: Path) -> None:
+    storage, store = open_storage(str(tmp_path / "storage")), MemoryJobStore()
+    named, unnamed = "a" * 64, "b" * 64
+    for digest in (named, unnamed):
+        storage.write(upload_name(digest), b"text")
+    (tmp_path / "storage" / "uploads" / "bb" / ".tmp-half").write_bytes(b"te")
+    add(store, spec={"evaluation": {"data": f"upload:sha256:{named}/rows.txt"}})
+    assert UploadCollector(store, storage, after_seconds=3600).collect() == []
+    removed = UploadCollector(store, storage, after_seconds=-10).collect()
+    assert sorted(removed) == ["uploads/bb/.tmp-half", upload_name(unnamed)]
+    assert storage.exists(upload_name(named))

@@ -375,6 +375,19 @@ def test_a_process_whose_parent_is_gone_ends_at_once() -> None:
     assert done.stdout == ""
 
 
+def test_the_reload_check_ends_with_its_runner(tmp_path: Path) -> None:
+    request = {"original": "", "checkpoint": "", "probe": "", "bench_batch": 1, "bench_seq": 8, "threads": 1}
+    (tmp_path / "reload.json").write_text(json.dumps({**request, "parent_pid": 1}))
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "prunectl.worker.reload", str(tmp_path / "reload.json")],
+        env={"PYTHONPATH": python_path()},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 75, done.stderr[-500:]
+    assert " torch" not in done.stderr, "it looks whether its runner lives before it loads anything"
+
+
 def test_signalling_a_group_that_is_gone() -> None:
     from prunectl.worker.lifeline import signal_group
 

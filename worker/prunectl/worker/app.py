@@ -13,6 +13,6 @@ from prunectl.worker.tasks import register
 
 def make_worker_app(settings: Settings, serve_one: Callable[[], object]) -> Celery:
     """``serve_one`` is what a ring does; it is called in a pool process."""
-    app = make_app(settings)
+    app = make_app(settings, consumes=True)
     register(app, serve_one)
     return app

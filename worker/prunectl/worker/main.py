@@ -17,7 +17,7 @@ from prunectl.db.session import make_engine
 from prunectl.db.worker_store import SqlWorkerStore
 from prunectl.dispatch import QUEUES, CeleryDoorbell, make_app
 from prunectl.errors import InvalidInput, PrunectlError, Unavailable, nearest
-from prunectl.jobs.leftovers import ArtifactCollector
+from prunectl.jobs.leftovers import chores
 from prunectl.jobs.ports import Worker
 from prunectl.jobs.sweeper import Sweeper
 from prunectl.settings import Settings
@@ -28,10 +28,14 @@ from prunectl.worker.app import make_worker_app
 from prunectl.worker.gpu import visible_gpus
 from prunectl.worker.runner_process import RUNNER
 from prunectl.worker.scratch import collect_scratch
+from prunectl.worker.slot_board import SlotBoard
 from prunectl.worker.stop_flag import StopFlag
 from prunectl.worker.supervisor import Slot, Supervisor
+from prunectl.worker.watchdog import Watchdog, restart
 
 logger = logging.getLogger(__name__)
+
+UNREAD_RESULT_RETRIES = 10  # of 0.1 s each
 
 
 def serve(
@@ -40,6 +44,7 @@ def serve(
     """Work until told to stop; the exit status.
 
     SIGTERM (or Ctrl-C): the jobs are handed back, which burns no retry; a second one ends their runners without grace.
+    A worker that hears no ring although work waits starts itself anew, with the same process id.
     Raises InvalidInput for wrong arguments, Unavailable where the database doesn't answer or isn't migrated.
     """
     _check(slots, settings)
@@ -57,27 +62,34 @@ def serve(
         device=f"{len(gpus)} x {gpus[0]}" if gpus else "cpu",
         version=version(),
     )
-    stop = StopFlag()
-    app = make_worker_app(settings, _serve_one_in(settings, me, stop, runner))
+    stop, board = StopFlag(), SlotBoard(slots)
+    app = make_worker_app(settings, _serve_one_in(settings, me, stop, board, runner))
     engine = make_engine(settings.database)
     store, workers = SqlJobStore(engine), SqlWorkerStore(engine)
-    collector = ArtifactCollector(store, open_storage(settings.storage), settings.orphan_artifact_seconds)
+    storage = open_storage(settings.storage)
+    doorbell = CeleryDoorbell(make_app(settings))
     sweeper = Sweeper(
         store,
         workers,
-        CeleryDoorbell(make_app(settings)),
+        doorbell,
         settings,
         announce=me,
-        chores=(collector.collect, lambda: collect_scratch(settings.home / "scratch")),
+        chores=[*chores(store, storage, settings), lambda: collect_scratch(settings.home / "scratch")],
     )
+    watchdog = Watchdog(store, me.queues, board, stop, doorbell.ping, settings)
+    watchdog.start()
     try:
-        return _run_celery(app, queues, slots, me.name, settings, stop, on_ready=sweeper.start)
+        status = _run_celery(app, queues, slots, me.name, settings, stop, on_ready=sweeper.start)
     finally:
         sweeper.stop()
         try:
             workers.forget(me.token)
         except PrunectlError as error:
             logger.warning("can't sign off, the sweepers will: %s", error.message)
+        watchdog.finish()
+    if watchdog.restart_wanted:
+        restart()
+    return status
 
 
 def _check(slots: int, settings: Settings) -> None:
@@ -120,13 +132,17 @@ def _served(queues: Sequence[str], gpus: Sequence[str]) -> list[str]:
 
 def _check_revision(database: str) -> None:
     found, wanted = migrate.current(database), migrate.head()
-    if found != wanted:
+    if migrate.behind(found):
         raise Unavailable(
             f"the database is at revision {found or 'none'}, this version needs {wanted}", hint="run: prunectl migrate"
         )
+    if found != wanted:
+        logger.warning("the database is at revision %s, of a later version than this worker's (%s)", found, wanted)
 
 
-def _serve_one_in(settings: Settings, me: Worker, stop: StopFlag, runner: Sequence[str]) -> Callable[[], object]:
+def _serve_one_in(
+    settings: Settings, me: Worker, stop: StopFlag, board: SlotBoard, runner: Sequence[str]
+) -> Callable[[], object]:
     """What a ring does in a pool process. The supervisor is made there, so that no connection crosses the fork."""
     made: dict[int, Supervisor] = {}
 
@@ -143,7 +159,8 @@ def _serve_one_in(settings: Settings, me: Worker, stop: StopFlag, runner: Sequen
                 stop,
                 runner=runner,
             )
-        return made[pid].serve_one()
+        with board.woken(_slot_index()):
+            return made[pid].serve_one()
 
     return serve_one
 
@@ -164,26 +181,34 @@ def _run_celery(
     *,
     on_ready: Callable[[], None],
 ) -> int:
+    import billiard.pool
     from celery import signals
     from celery.exceptions import SecurityWarning
 
     # Celery's warm shutdown waits for the running tasks. Ours end soon after they are told to, so warm it is; the soft
     # shutdown behind REMAP_SIGTERM sleeps its whole time inside the signal handler and tells the tasks nothing.
+    class TellingWorker(app.Worker):
+        def on_start(self) -> None:
+            super().on_start()  # installs Celery's handlers
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+                signal.signal(number, _first_telling(stop, signal.getsignal(number)))
+
     def ready(**_: Any) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            signal.signal(number, _first_telling(stop, signal.getsignal(number)))
         on_ready()
         logger.info("worker %s serves %s with %d slot(s)", name, ", ".join(queues), slots)
 
     def keep_our_logging(**_: Any) -> None:
         """Being connected is enough: Celery then leaves logging alone."""
 
+    # A ring that is handed to a pool process while the pool closes is struck off by its parent, which then doesn't read
+    # the answer that the process waits 30 s to see read. Our answers say nothing: one second is enough.
+    billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = UNREAD_RESULT_RETRIES
     # Celery warns root because pickled messages could do anything; ours accept nothing but JSON.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     signals.setup_logging.connect(keep_our_logging)
     signals.worker_ready.connect(ready)
     try:
-        worker = app.Worker(
+        worker = TellingWorker(
             queues=list(queues),
             concurrency=slots,
             hostname=f"prunectl@{name}",
@@ -203,8 +228,11 @@ def _run_celery(
 
 
 def _first_telling(stop: StopFlag, then: Any) -> Callable[[int, Any], None]:
+    parent = os.getpid()
+
     def handle(number: int, frame: Any) -> None:
-        stop.raise_level()
+        if os.getpid() == parent:  # a pool process inherits what it doesn't reset
+            stop.raise_level()
         if callable(then):
             then(number, frame)
 

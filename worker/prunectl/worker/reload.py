@@ -7,13 +7,16 @@ has already held a model can't say what a model needs.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunectl.errors import ReloadMismatch
+from prunectl.worker.lifeline import die_with_parent
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +34,7 @@ class Request:
     bench_batch: int
     bench_seq: int
     threads: int
+    parent_pid: int
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def reload_and_compare(
     probe, request_file = scratch / "probe.safetensors", scratch / "reload.json"
     tensors = {f"inputs.{name}": tensor.cpu().contiguous() for name, tensor in inputs.items()}
     save_file({**tensors, "expected": expected.detach().cpu().contiguous()}, probe)
-    request = Request(str(original), str(checkpoint), str(probe), bench_batch, bench_seq, threads)
+    request = Request(str(original), str(checkpoint), str(probe), bench_batch, bench_seq, threads, os.getpid())
     request_file.write_text(json.dumps(asdict(request)))
     done = subprocess.run(
         [sys.executable, "-m", "prunectl.worker.reload", str(request_file)],
@@ -99,9 +103,17 @@ def _answer(request: Request) -> Reloaded:
         _evaluate_once(model, request)
 
     # Memory first, each in a fork of this process: after it has computed anything itself, a fork would not be safe.
-    original = Path(request.original)
-    before = measure_loading(lambda: load_original(original, local_config(original)), use)
-    after = measure_loading(lambda: load_pruned(request.checkpoint), use)
+    original, pid = Path(request.original), os.getpid()
+
+    def first(load: Callable[[], PreTrainedModel]) -> Callable[[], PreTrainedModel]:
+        def load_in_the_fork() -> PreTrainedModel:
+            die_with_parent(pid)
+            return load()
+
+        return load_in_the_fork
+
+    before = measure_loading(first(lambda: load_original(original, local_config(original))), use)
+    after = measure_loading(first(lambda: load_pruned(request.checkpoint)), use)
     torch.set_num_threads(request.threads)
     tensors = load_file(request.probe)
     expected = tensors.pop("expected")
@@ -127,8 +139,10 @@ def _evaluate_once(model: PreTrainedModel, request: Request) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    request: dict[str, Any] = json.loads(Path(arguments[0]).read_text())
-    sys.stdout.write(json.dumps(asdict(_answer(Request(**request)))) + "\n")
+    read: dict[str, Any] = json.loads(Path(arguments[0]).read_text())
+    request = Request(**read)
+    die_with_parent(request.parent_pid)  # before torch is imported: that takes seconds
+    sys.stdout.write(json.dumps(asdict(_answer(request))) + "\n")
     return 0
 
 
