@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
@@ -229,6 +231,58 @@ class JobStoreContract:
         add(store, queue="gpu")
         assert claim(store, "cpu") is None
         assert claim(store, "gpu") is not None
+
+    def test_a_claim_takes_the_best_of_all_its_queues(self, store: JobStore) -> None:
+        old = add(store, queue="cpu")
+        other = add(store, queue="gpu", owner="bob")
+        urgent = add(store, queue="gpu", priority=1)
+        newer = add(store, queue="cpu", owner="bob")
+        taken = [store.claim(["gpu", "cpu"], worker="w", lease_seconds=60) for _ in range(5)]
+        assert [job and (job.id, job.device) for job in taken] == [
+            (urgent.id, "gpu"),
+            (other.id, "gpu"),
+            (old.id, "cpu"),
+            (newer.id, "cpu"),
+            None,
+        ]
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_claims_come_in_the_order_of_the_pure_rule(self, store: JobStore, seed: int) -> None:
+        chance = random.Random(seed)
+        waiting: list[Job] = []
+        for number in range(60):
+            waiting += [
+                item.job
+                for item in store.add(
+                    [
+                        new_job(
+                            id=f"{seed}{number:025d}",
+                            owner=f"o{chance.randrange(6)}",
+                            priority=chance.choice((-3, 0, 0, 7)),
+                            queue=chance.choice(("cpu", "gpu")),
+                        )
+                    ]
+                )
+            ]
+        busy: list[Job] = []
+        for _ in range(150):
+            quota = chance.choice((None, 1, 2, 3))
+            queues = chance.choice((("cpu",), ("gpu", "cpu")))
+            running = Counter(job.owner for job in busy)
+            ready = [job for job in waiting if job.queue in queues and (quota is None or running[job.owner] < quota)]
+            best = min(ready, key=lambda job: (-job.priority, running[job.owner], job.created_at, job.id), default=None)
+            taken = store.claim(queues, worker="w", lease_seconds=60, max_running_per_owner=quota)
+            assert (taken and taken.id) == (best and best.id)
+            if taken is not None:
+                waiting = [job for job in waiting if job.id != taken.id]
+                busy.append(taken)
+            if busy and chance.random() < 0.6:
+                ended = busy.pop(chance.randrange(len(busy)))
+                if chance.random() < 0.3:
+                    assert store.hand_back(ended.lease)
+                    waiting.append(get(store, ended))
+                else:
+                    assert store.succeed(ended.lease, RESULT)
 
     def test_each_claim_has_its_own_token_and_a_higher_attempt(self, store: JobStore) -> None:
         job = running(store)

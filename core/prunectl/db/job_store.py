@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, and_, func, insert, or_, select
@@ -11,6 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql import Update
 
 from prunectl.db import transitions
+from prunectl.db.claiming import NO_LIMIT, best_priority, oldest_unlocked, waiting_owners
 from prunectl.db.job_listing import SORT_VALUE, listing
 from prunectl.db.job_rows import job_of, new_job_of, row_of
 from prunectl.db.session import reading, writing
@@ -24,6 +26,7 @@ from prunectl.jobs.query import Position, decode_cursor, encode_cursor, page_siz
 
 _CLAIM_LOCK = 0x7072756E_65630001  # any constant of our own: the advisory lock of claims that honour a quota
 _CHUNK = 500  # values in one IN (…)
+_CANDIDATES = 16  # owners that one claim looks at before it asks for more
 
 
 class SqlJobStore:
@@ -97,7 +100,7 @@ class SqlJobStore:
         )
         inserted = set(connection.scalars(statement.returning(jobs.c.id), rows))
         created = {row["id"]: new_job_of(row) for row in rows if row["id"] in inserted}
-        _record_states(connection, created.values(), at=now)
+        _record_states(connection, created.values())
         return created
 
     # Looking
@@ -183,38 +186,41 @@ class SqlJobStore:
         queues: Sequence[str],
         *,
         worker: str,
-        device: str,
+        device: str | None = None,
         lease_seconds: float,
         max_running_per_owner: int | None = None,
     ) -> Job | None:
-        running = (
-            select(jobs.c.owner, func.count().label("n"))
-            .where(transitions.in_state(JobState.RUNNING))
-            .group_by(jobs.c.owner)
-            .subquery("running")
-        )
-        busy = func.coalesce(running.c.n, 0)
-        best = (
-            select(jobs.c.id)
-            .select_from(jobs.outerjoin(running, running.c.owner == jobs.c.owner))
-            .where(transitions.claimable(), jobs.c.queue.in_(queues))
-            .order_by(jobs.c.priority.desc(), busy, jobs.c.created_at, jobs.c.id)
-            .limit(1)
-            .with_for_update(skip_locked=True, of=jobs)
-        )
-        if max_running_per_owner is not None:
-            best = best.where(busy < max_running_per_owner)
         with writing(self._engine) as connection:
             if max_running_per_owner is not None and self._postgresql:
                 # Two claims at once don't see each other's running job, so with a quota they go one after the other.
                 connection.execute(select(func.pg_advisory_xact_lock(_CLAIM_LOCK)))
-            job_id = connection.scalar(best)
-            if job_id is None:
-                return None
-            update = transitions.claim(
-                job_id, worker=worker, device=device, token=uuid.uuid4().hex, lease_seconds=lease_seconds
-            )
-            return _apply(connection, update)
+            below = NO_LIMIT
+            while True:
+                for priority, queue, owner in self._candidates(connection, queues, below, max_running_per_owner):
+                    update = transitions.claim(
+                        oldest_unlocked(queue, priority, owner).scalar_subquery(),
+                        worker=worker,
+                        device=device,
+                        token=uuid.uuid4().hex,
+                        lease_seconds=lease_seconds,
+                    )
+                    if (job := _apply(connection, update)) is not None:
+                        return job
+                # Nothing waits, or all of this priority is being claimed by others or beyond its owners' quota.
+                below = connection.scalar(best_priority(tuple(queues)), {"below": below})
+                if below is None:
+                    return None
+
+    def _candidates(
+        self, connection: Connection, queues: Sequence[str], below: int, max_running: int | None
+    ) -> Iterator[tuple[int, str, str]]:
+        statement = waiting_owners(tuple(queues), lateral=self._postgresql)
+        bounds = {"below": below, "max_running": NO_LIMIT if max_running is None else max_running}
+        for skip in itertools.count(step=_CANDIDATES):
+            rows = connection.execute(statement, {**bounds, "skip": skip, "take": _CANDIDATES}).all()
+            yield from ((priority, queue, owner) for priority, queue, owner in rows)
+            if len(rows) < _CANDIDATES:
+                return
 
     def heartbeat(self, lease: Lease, *, stage: str | None, progress: float, lease_seconds: float) -> Beat | None:
         with writing(self._engine) as connection:
@@ -323,14 +329,10 @@ def _apply(connection: Connection, update: Update) -> Job | None:
     return job
 
 
-def _record_states(connection: Connection, changed: Iterable[Job], *, at: float | None = None) -> None:
-    now = _now(connection) if at is None else at
-    rows = [
-        {"job_id": job.id, "attempt": job.attempt, "at": now, "kind": "state", "data": state_data(job)}
-        for job in changed
-    ]
+def _record_states(connection: Connection, changed: Iterable[Job]) -> None:
+    rows = [{"job_id": job.id, "attempt": job.attempt, "kind": "state", "data": state_data(job)} for job in changed]
     if rows:
-        connection.execute(insert(events), rows)
+        connection.execute(insert(events).values(at=db_now()), rows)
 
 
 def _record(connection: Connection, job_id: str, attempt: int, kind: str, data: dict[str, Any]) -> None:

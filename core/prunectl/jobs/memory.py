@@ -126,7 +126,7 @@ class MemoryJobStore:
         queues: Sequence[str],
         *,
         worker: str,
-        device: str,
+        device: str | None = None,
         lease_seconds: float,
         max_running_per_owner: int | None = None,
     ) -> Job | None:
@@ -146,7 +146,7 @@ class MemoryJobStore:
             if not ready:
                 return None
             best = min(ready, key=lambda job: (-job.priority, running.get(job.owner, 0), job.created_at, job.id))
-            token = uuid.uuid4().hex
+            token, device = uuid.uuid4().hex, device or best.queue
             return self._changed(
                 model.claim(best, worker=worker, device=device, token=token, now=now, lease_seconds=lease_seconds)
             )

@@ -152,11 +152,14 @@ class JobStore(Protocol):
         queues: Sequence[str],
         *,
         worker: str,
-        device: str,
+        device: str | None = None,
         lease_seconds: float,
         max_running_per_owner: int | None = None,
     ) -> Job | None:
-        """The best queued job of ``queues`` (priority, the owner with fewest running, age), now running under a fresh lease."""
+        """The best queued job of all ``queues`` (priority, the owner with fewest running, age), now running under a fresh lease.
+
+        ``device`` is what it runs on; without one, the job's queue, which is named for it.
+        """
         ...
 
     def heartbeat(self, lease: Lease, *, stage: str | None, progress: float, lease_seconds: float) -> Beat | None:

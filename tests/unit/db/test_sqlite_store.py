@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, event, select, text
 from sqlalchemy.exc import IntegrityError
 
 from prunectl.db.job_store import SqlJobStore
@@ -89,6 +89,25 @@ def test_frequent_questions_use_an_index(sqlite_engine: Engine, statement: str, 
         plan = " ".join(str(row.detail) for row in connection.execute(text(f"EXPLAIN QUERY PLAN {statement}")))
     assert index in plan
     assert "TEMP B-TREE" not in plan
+
+
+def test_a_claim_reads_its_index_alone(store: SqlJobStore, sqlite_engine: Engine) -> None:
+    asked: list[tuple[str, object]] = []
+
+    @event.listens_for(sqlite_engine, "before_cursor_execute")
+    def _remember(_connection, _cursor, statement, parameters, _context, _many):  # type: ignore[no-untyped-def]
+        asked.append((statement, parameters))
+
+    add(store)
+    asked.clear()
+    assert store.claim(["gpu", "cpu"], worker="w", lease_seconds=60) is not None
+    walk, update, *_ = [pair for pair in asked if "jobs" in pair[0]]
+    with sqlite_engine.connect() as connection:
+        for statement, parameters in (walk, update):
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plan = "\n".join(row.detail for row in rows)
+            assert "ix_jobs_claim_owner" in plan
+            assert "SCAN jobs\n" not in plan + "\n"
 
 
 def test_an_unmigrated_database_says_what_to_do(tmp_path) -> None:  # type: ignore[no-untyped-def]
