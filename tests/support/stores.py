@@ -307,6 +307,18 @@ class JobStoreContract:
         newest = store.identical("sha256:same")
         assert newest is not None and newest.id in (forced.job.id, others.job.id)
 
+    def test_hundreds_at_once_find_those_that_exist(self, store: JobStore) -> None:
+        first = store.add([new_job(digest=f"sha256:{number}") for number in range(510)])
+        store.add([new_job(digest=f"sha256:{number}", owner="bob") for number in range(3)])
+        ended = first[7].job
+        store.cancel(ended.id)
+        again = store.add([new_job(digest=f"sha256:{number}", tags={"n": f"{number}"}) for number in range(520)])
+        assert [number for number, added in enumerate(again) if added.created] == [7, *range(510, 520)]
+        for number, (old, new) in enumerate(zip(first, again, strict=False)):
+            assert (old.job.id == new.job.id) == (number != 7)
+        assert [event.data["state"] for event in store.events(again[7].job.id)] == ["queued"]
+        assert get(store, again[515].job).tags == {"n": "515"}
+
     def test_identical_jobs_of_one_call_are_one(self, store: JobStore) -> None:
         twice = [new_job(digest="sha256:twice"), new_job(digest="sha256:twice")]
         added = store.add(twice)

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, and_, func, insert, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql import Update
 
 from prunectl.db import transitions
+from prunectl.db.bulk import insert_events, insert_new_jobs, live_ids
 from prunectl.db.claiming import NO_LIMIT, best_priority, oldest_unlocked, waiting_owners
 from prunectl.db.job_listing import SORT_VALUE, listing
 from prunectl.db.job_rows import job_of, new_job_of, row_of
@@ -75,18 +75,14 @@ class SqlJobStore:
         return added
 
     def _identical(self, connection: Connection, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Job]:
-        keys = set(wanted)
-        digests = sorted({digest for _, digest in keys})
+        ids = live_ids(connection, set(wanted))
         found: dict[tuple[str, str], Job] = {}
-        for start in range(0, len(digests), _CHUNK):
-            rows = connection.execute(
-                select(jobs)
-                .where(jobs.c.digest.in_(digests[start : start + _CHUNK]), LIVE)
-                .order_by(jobs.c.created_at, jobs.c.id)
-            ).mappings()
-            for row in rows:
-                if (row["owner"], row["digest"]) in keys:
-                    found[(row["owner"], row["digest"])] = job_of(row)  # the newest is the last
+        for start in range(0, len(ids), _CHUNK):
+            part = select(jobs).where(jobs.c.id.in_(ids[start : start + _CHUNK]))
+            for job in map(job_of, connection.execute(part).mappings()):
+                other = found.get((job.owner, job.digest))
+                if other is None or (other.created_at, other.id) < (job.created_at, job.id):
+                    found[(job.owner, job.digest)] = job
         return found
 
     def _insert(self, connection: Connection, new_jobs: Sequence[NewJob], *, dedupe: bool) -> dict[str, Job]:
@@ -94,11 +90,7 @@ class SqlJobStore:
         # In the order of the unique index: two submits of the same jobs in different orders would deadlock.
         ordered = sorted(new_jobs, key=lambda new: (new.owner, new.digest))
         rows = [row_of(new, now=now, dedupe=dedupe) for new in ordered]
-        dialect = postgresql if self._postgresql else sqlite
-        statement = dialect.insert(jobs).on_conflict_do_nothing(
-            index_elements=["owner", "dedupe_key"], index_where=LIVE
-        )
-        inserted = set(connection.scalars(statement.returning(jobs.c.id), rows))
+        inserted = insert_new_jobs(connection, rows)
         created = {row["id"]: new_job_of(row) for row in rows if row["id"] in inserted}
         _record_states(connection, created.values())
         return created
@@ -332,7 +324,7 @@ def _apply(connection: Connection, update: Update) -> Job | None:
 def _record_states(connection: Connection, changed: Iterable[Job]) -> None:
     rows = [{"job_id": job.id, "attempt": job.attempt, "kind": "state", "data": state_data(job)} for job in changed]
     if rows:
-        connection.execute(insert(events).values(at=db_now()), rows)
+        insert_events(connection, rows)
 
 
 def _record(connection: Connection, job_id: str, attempt: int, kind: str, data: dict[str, Any]) -> None:
