@@ -94,14 +94,14 @@ def _cancel_wanted(store: JobStore, **more: Any) -> Job:
     return get(store, job)
 
 
-def _failed(store: JobStore) -> Job:
-    job = running(store)
+def _failed(store: JobStore, **changed: Any) -> Job:
+    job = running(store, **changed)
     store.fail(job.lease, failure())
     return get(store, job)
 
 
-def _cancelled(store: JobStore) -> Job:
-    job = add(store)
+def _cancelled(store: JobStore, **changed: Any) -> Job:
+    job = add(store, **changed)
     store.cancel(job.id)
     return get(store, job)
 
@@ -390,6 +390,40 @@ class JobStoreContract:
                 filled = [value for value in values if value is not None]
                 assert values == filled + [None] * (len(values) - len(filled)), f"{sort}: empty values come last"
                 assert filled == sorted(filled, reverse=sort.startswith("-")), sort
+
+    @pytest.mark.parametrize("sort", ["-created_at", "created_at", "-priority"])
+    def test_pages_by_owner_and_state_follow_each_other(self, store: JobStore, sort: str) -> None:
+        makers = (add, running, succeeded, _failed, _cancelled)
+        made = [makers[n % 5](store, owner=("ada", "bob")[n % 2], priority=n % 3, name=f"{n}") for n in range(30)]
+        everything = [get(store, job) for job in made]
+        since = store.now() - everything[0].created_at + 60.0
+        queries: list[dict[str, Any]] = [
+            {"owner": "ada"},
+            {"owner": "bob", "states": (JobState.FAILED, JobState.QUEUED)},
+            {"states": (JobState.RUNNING,)},
+            {"owner": "ada", "states": (JobState.SUCCEEDED,), "active_or_since_seconds": 60.0},
+            {"active_or_since_seconds": -60.0},
+            {"active_or_since_seconds": since, "owner": "bob"},
+        ]
+        for filters in queries:
+            wanted = [
+                job
+                for job in everything
+                if filters.get("owner") in (None, job.owner)
+                and (not filters.get("states") or job.state in filters["states"])
+                and (filters.get("active_or_since_seconds", 60.0) > 0 or not job.state.terminal)
+            ]
+            key = sort.removeprefix("-")
+            wanted.sort(key=lambda job: (getattr(job, key), job.id), reverse=sort.startswith("-"))
+            seen: list[str] = []
+            query = JobQuery(sort=sort, limit=4, **filters)
+            while True:
+                page = store.page(query)
+                seen += [job.id for job in page.items]
+                if page.next_cursor is None:
+                    break
+                query = replace(query, cursor=page.next_cursor)
+            assert seen == [job.id for job in wanted], filters
 
     def test_filters(self, store: JobStore) -> None:
         fast = succeeded(store, {"speedup": 2.0, "eval_accuracy": 0.9}, model_name="org/Bert-base", tags={"t": "1"})
