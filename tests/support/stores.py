@@ -552,6 +552,11 @@ class JobStoreContract:
         assert claim(store) is not None
         counts = {queue: n for queue, n in store.queue_counts().items() if queue in ("cpu", "gpu")}
         assert counts == {"cpu": (1, 1), "gpu": (1, 0)}
+        add(store), add(store)
+        assert store.queue_counts()["cpu"] == (3, 1)
+        for at_most, ready in ((1, 1), (2, 2), (3, 3), (9, 3)):
+            capped = {queue: n for queue, n in store.queue_counts(at_most=at_most).items() if queue in ("cpu", "gpu")}
+            assert capped == {"cpu": (ready, 1), "gpu": (1, 0)}
         [(worker, job_id)] = store.running()
         assert worker == "w1"
         assert get(store, add(store)).id != job_id

@@ -96,6 +96,30 @@ def oldest_unlocked(queue: str, priority: int, owner: str) -> Select[Any]:
     return select(found.c.id).where(found.c.owner == owner)
 
 
+def counts_of_queues(at_most: int | None) -> Select[Any]:
+    """``queue, claimable, running`` of each queue with work; counts no more than ``at_most`` claimable jobs of each."""
+    none = literal_column("0", Integer)
+    running = select(jobs.c.queue, none.label("ready"), func.count().label("busy")).where(in_state(JobState.RUNNING))
+    if at_most is None:
+        ready = select(jobs.c.queue, func.count(), none).where(claimable()).group_by(jobs.c.queue)
+    else:
+        # From queue to queue, by the first column of the claim's index.
+        lowest = select(func.min(jobs.c.queue)).where(in_state(JobState.QUEUED))
+        walk = select(lowest.scalar_subquery().label("queue")).cte("walk", recursive=True)
+        following = lowest.where(jobs.c.queue > walk.c.queue).correlate(walk).scalar_subquery()
+        walk = walk.union_all(select(following).where(walk.c.queue.is_not(None)))
+        some = (
+            select(_ONE)
+            .where(claimable(), jobs.c.queue == walk.c.queue)
+            .limit(literal_column(str(int(at_most))))
+            .correlate(walk)
+        )
+        number = select(func.count()).select_from(some.subquery()).scalar_subquery()
+        ready = select(walk.c.queue, number, none).where(walk.c.queue.is_not(None))
+    both = union_all(running.group_by(jobs.c.queue), ready).subquery("both")
+    return select(both.c.queue, func.sum(both.c.ready), func.sum(both.c.busy)).group_by(both.c.queue)
+
+
 def _first_jobs(queues: Sequence[str], priority: Select[Any], lateral: bool) -> Select[Any]:
     """The oldest claimable job of each queue and owner, found from owner to owner."""
     served = _table_of(queues)

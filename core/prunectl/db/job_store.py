@@ -12,7 +12,7 @@ from sqlalchemy.sql import Update
 
 from prunectl.db import transitions
 from prunectl.db.bulk import insert_events, insert_new_jobs, live_ids
-from prunectl.db.claiming import NO_LIMIT, best_priority, oldest_unlocked, waiting_owners
+from prunectl.db.claiming import NO_LIMIT, best_priority, counts_of_queues, oldest_unlocked, waiting_owners
 from prunectl.db.job_listing import SORT_VALUE, listing
 from prunectl.db.job_rows import job_of, new_job_of, row_of
 from prunectl.db.session import reading, writing
@@ -143,16 +143,10 @@ class SqlJobStore:
             )
             return [(worker or "", job_id) for worker, job_id in rows]
 
-    def queue_counts(self) -> dict[str, tuple[int, int]]:
-        waiting = func.count().filter(transitions.claimable())
-        running = func.count().filter(transitions.in_state(JobState.RUNNING))
+    def queue_counts(self, *, at_most: int | None = None) -> dict[str, tuple[int, int]]:
         with reading(self._engine) as connection:
-            rows = connection.execute(
-                select(jobs.c.queue, waiting, running)
-                .where(jobs.c.state.in_((JobState.QUEUED, JobState.RUNNING)))
-                .group_by(jobs.c.queue)
-            )
-            return {queue: (ready, busy) for queue, ready, busy in rows}
+            rows = connection.execute(counts_of_queues(at_most))
+            return {queue: (int(ready), int(busy)) for queue, ready, busy in rows}
 
     def events(self, job_id: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
         with reading(self._engine) as connection:

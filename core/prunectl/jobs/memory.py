@@ -231,7 +231,7 @@ class MemoryJobStore:
             running = [job for job in self._jobs.values() if job.state is JobState.RUNNING]
         return [(job.worker or "", job.id) for job in sorted(running, key=lambda job: job.started_at or 0.0)]
 
-    def queue_counts(self) -> dict[str, tuple[int, int]]:
+    def queue_counts(self, *, at_most: int | None = None) -> dict[str, tuple[int, int]]:
         with self._lock:
             now = self.now()
             counts: dict[str, tuple[int, int]] = {}
@@ -239,7 +239,7 @@ class MemoryJobStore:
                 if not job.state.terminal:
                     ready, busy = counts.get(job.queue, (0, 0))
                     counts[job.queue] = (
-                        ready + model.claimable(job, now),
+                        min(ready + model.claimable(job, now), ready + 1 if at_most is None else at_most),
                         busy + (job.state is JobState.RUNNING),
                     )
             return counts
@@ -313,6 +313,10 @@ class MemoryWorkerStore:
 
     def forget(self, token: str) -> None:
         self._workers.pop(token, None)
+
+    def forget_silent(self, seconds: float) -> None:
+        since = self._clock() - seconds
+        self._workers = {token: worker for token, worker in self._workers.items() if worker.seen_at >= since}
 
 
 class MemoryTokenStore:

@@ -202,8 +202,11 @@ class JobStore(Protocol):
         """(worker name, job id) of every running job."""
         ...
 
-    def queue_counts(self) -> dict[str, tuple[int, int]]:
-        """Queue name -> (claimable now, running)."""
+    def queue_counts(self, *, at_most: int | None = None) -> dict[str, tuple[int, int]]:
+        """Queue name -> (claimable now, running).
+
+        ``at_most``: stop counting what is claimable there; the cost then does not grow with the queue's length.
+        """
         ...
 
     def events(self, job_id: str, *, after: int = 0, limit: int = 1000) -> list[Event]: ...
@@ -221,6 +224,10 @@ class WorkerStore(Protocol):
     def workers(self, *, alive_within_seconds: float | None = None) -> list[Worker]: ...
 
     def forget(self, token: str) -> None: ...
+
+    def forget_silent(self, seconds: float) -> None:
+        """Forget whoever gave no sign of life for so long."""
+        ...
 
 
 class TokenStore(Protocol):

@@ -253,7 +253,7 @@ class Supervisor:
         """
         try:
             current = self._store.get(job.id)
-            counts = self._store.queue_counts()
+            counts = self._store.queue_counts(at_most=1)
         except PrunectlError as error:
             logger.warning("can't see whether more jobs wait, the sweeper will: %s", error.message)
             return

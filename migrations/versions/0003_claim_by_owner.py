@@ -2,7 +2,7 @@
 
 Workers of the release before go on: their claim needs only the index's first columns.
 
-Revision: 0002
+Revision: 0003_claim_by_owner
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
+revision = "0003_claim_by_owner"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
