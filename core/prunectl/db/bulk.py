@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from pydantic_core import to_json
 from sqlalchemy import (
     JSON,
     Connection,
@@ -74,7 +75,7 @@ def _copy(
     cursor = connection.connection.cursor()
     with cursor, cursor.copy(f"COPY {into} ({columns}) FROM STDIN") as copy:  # type: ignore[attr-defined]  # psycopg's
         for row in rows:
-            copy.write_row([json.dumps(row[name]) if name in encoded else row[name] for name in names])
+            copy.write_row([to_json(row[name]).decode() if name in encoded else row[name] for name in names])
 
 
 def live_ids(connection: Connection, wanted: Collection[tuple[str, str]]) -> list[str]:
