@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import secrets
 import subprocess
 import sys
 import threading
@@ -28,7 +30,6 @@ from support.servers import PostgresServer, RedisServer, free_port, fresh_databa
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "xlm-roberta-base"
-SECRET = "benchmark"
 
 
 @contextlib.contextmanager
@@ -161,11 +162,9 @@ class Api:
 @contextlib.contextmanager
 def api(settings: Settings, *, owner: str = "owner-0", scope: str = "admin") -> Iterator[Api]:
     """The real service over HTTP, in a thread of this process."""
-    import hashlib
-
-    services = build(settings)
+    services, secret = build(settings), secrets.token_hex(16)
     token = Token(id=str(ULID()).lower(), name=owner, owner=owner, scopes=(scope,))
-    services.tokens.add_token(token, hashlib.sha256(SECRET.encode()).hexdigest())
+    services.tokens.add_token(token, hashlib.sha256(secret.encode()).hexdigest())
     port = free_port()
     server = uvicorn.Server(
         uvicorn.Config(create_app(settings, services=services), port=port, log_config=None, access_log=False)
@@ -174,7 +173,7 @@ def api(settings: Settings, *, owner: str = "owner-0", scope: str = "admin") -> 
     thread.start()
     wait_until(lambda: server.started, "the service")
     try:
-        yield Api(f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {SECRET}"})
+        yield Api(f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {secret}"})
     finally:
         server.should_exit = True
         thread.join(10)

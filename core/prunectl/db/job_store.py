@@ -15,7 +15,7 @@ from prunectl.db.bulk import insert_events, insert_new_jobs, live_ids
 from prunectl.db.claiming import NO_LIMIT, best_priority, counts_of_queues, oldest_unlocked, waiting_owners
 from prunectl.db.job_listing import SORT_VALUE, listing
 from prunectl.db.job_rows import job_of, new_job_of, row_of
-from prunectl.db.session import reading, writing
+from prunectl.db.session import reading, streaming, writing
 from prunectl.db.tables import ID_TAIL_LENGTH, LIVE, db_now, events, id_tail, jobs, metrics
 from prunectl.errors import Conflict
 from prunectl.jobs.conflicts import already_ended, cannot_retry, still_active
@@ -157,7 +157,7 @@ class SqlJobStore:
 
     def referenced_artifacts(self) -> set[str]:
         named: set[str] = set()
-        with reading(self._engine) as connection:
+        with streaming(self._engine) as connection:
             rows = connection.execution_options(yield_per=1000).scalars(
                 select(jobs.c.result["artifacts"]).where(jobs.c.result.is_not(None))
             )
