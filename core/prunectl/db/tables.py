@@ -128,8 +128,8 @@ Index("ix_jobs_sweep_id", jobs.c.sweep_id)
 Index("ix_jobs_digest", jobs.c.digest)
 _queued = text("state = 'queued'")
 Index(
-    "ix_jobs_claim",
-    jobs.c.queue, jobs.c.priority.desc(), jobs.c.created_at, jobs.c.id,
+    "ix_jobs_claim_owner",
+    jobs.c.queue, jobs.c.priority.desc(), jobs.c.owner, jobs.c.created_at, jobs.c.id,
     postgresql_where=_queued, sqlite_where=_queued,
 )  # fmt: skip
 _running = text("state = 'running'")

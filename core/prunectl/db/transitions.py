@@ -40,7 +40,9 @@ def expired() -> ColumnElement[bool]:
     return and_(in_state(JobState.RUNNING), or_(jobs.c.lease_until.is_(None), jobs.c.lease_until < db_now()))
 
 
-def claim(job_id: str, *, worker: str, device: str, token: str, lease_seconds: float) -> Update:
+def claim(
+    job_id: str | ColumnElement[Any], *, worker: str, device: str | None, token: str, lease_seconds: float
+) -> Update:
     return (
         jobs.update()
         .where(jobs.c.id == job_id, claimable())
@@ -50,7 +52,7 @@ def claim(job_id: str, *, worker: str, device: str, token: str, lease_seconds: f
             lease_token=token,
             lease_until=db_now() + lease_seconds,
             worker=worker,
-            device=device,
+            device=jobs.c.queue if device is None else device,
             stage=None,
             progress=0.0,
             started_at=db_now(),

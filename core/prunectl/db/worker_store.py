@@ -44,3 +44,7 @@ class SqlWorkerStore:
     def forget(self, token: str) -> None:
         with writing(self._engine) as connection:
             connection.execute(workers.delete().where(workers.c.token == token))
+
+    def forget_silent(self, seconds: float) -> None:
+        with writing(self._engine) as connection:
+            connection.execute(workers.delete().where(workers.c.seen_at < db_now() - seconds))

@@ -128,7 +128,7 @@ class MemoryJobStore:
         queues: Sequence[str],
         *,
         worker: str,
-        device: str,
+        device: str | None = None,
         lease_seconds: float,
         max_running_per_owner: int | None = None,
     ) -> Job | None:
@@ -148,7 +148,7 @@ class MemoryJobStore:
             if not ready:
                 return None
             best = min(ready, key=lambda job: (-job.priority, running.get(job.owner, 0), job.created_at, job.id))
-            token = uuid.uuid4().hex
+            token, device = uuid.uuid4().hex, device or best.queue
             return self._changed(
                 model.claim(best, worker=worker, device=device, token=token, now=now, lease_seconds=lease_seconds)
             )
@@ -233,7 +233,7 @@ class MemoryJobStore:
             running = [job for job in self._jobs.values() if job.state is JobState.RUNNING]
         return [(job.worker or "", job.id) for job in sorted(running, key=lambda job: job.started_at or 0.0)]
 
-    def queue_counts(self) -> dict[str, tuple[int, int]]:
+    def queue_counts(self, *, at_most: int | None = None) -> dict[str, tuple[int, int]]:
         with self._lock:
             now = self.now()
             counts: dict[str, tuple[int, int]] = {}
@@ -241,7 +241,7 @@ class MemoryJobStore:
                 if not job.state.terminal:
                     ready, busy = counts.get(job.queue, (0, 0))
                     counts[job.queue] = (
-                        ready + model.claimable(job, now),
+                        min(ready + model.claimable(job, now), ready + 1 if at_most is None else at_most),
                         busy + (job.state is JobState.RUNNING),
                     )
             return counts
@@ -323,6 +323,10 @@ class MemoryWorkerStore:
 
     def forget(self, token: str) -> None:
         self._workers.pop(token, None)
+
+    def forget_silent(self, seconds: float) -> None:
+        since = self._clock() - seconds
+        self._workers = {token: worker for token, worker in self._workers.items() if worker.seen_at >= since}
 
 
 class MemoryTokenStore:

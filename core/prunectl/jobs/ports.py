@@ -152,11 +152,14 @@ class JobStore(Protocol):
         queues: Sequence[str],
         *,
         worker: str,
-        device: str,
+        device: str | None = None,
         lease_seconds: float,
         max_running_per_owner: int | None = None,
     ) -> Job | None:
-        """The best queued job of ``queues`` (priority, the owner with fewest running, age), now running under a fresh lease."""
+        """The best queued job of all ``queues`` (priority, the owner with fewest running, age), now running under a fresh lease.
+
+        ``device`` is what it runs on; without one, the job's queue, which is named for it.
+        """
         ...
 
     def heartbeat(self, lease: Lease, *, stage: str | None, progress: float, lease_seconds: float) -> Beat | None:
@@ -199,8 +202,11 @@ class JobStore(Protocol):
         """(worker name, job id) of every running job."""
         ...
 
-    def queue_counts(self) -> dict[str, tuple[int, int]]:
-        """Queue name -> (claimable now, running)."""
+    def queue_counts(self, *, at_most: int | None = None) -> dict[str, tuple[int, int]]:
+        """Queue name -> (claimable now, running).
+
+        ``at_most``: stop counting what is claimable there; the cost then does not grow with the queue's length.
+        """
         ...
 
     def events(self, job_id: str, *, after: int = 0, limit: int = 1000) -> list[Event]: ...
@@ -226,6 +232,10 @@ class WorkerStore(Protocol):
     def workers(self, *, alive_within_seconds: float | None = None) -> list[Worker]: ...
 
     def forget(self, token: str) -> None: ...
+
+    def forget_silent(self, seconds: float) -> None:
+        """Forget whoever gave no sign of life for so long."""
+        ...
 
 
 class TokenStore(Protocol):

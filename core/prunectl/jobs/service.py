@@ -187,7 +187,7 @@ class JobService:
 
     def _ring(self, queue: str, jobs: int) -> None:
         slots = sum(worker.slots for worker in self._alive() if queue in worker.queues)
-        _, running = self._store.queue_counts().get(queue, (0, 0))
+        _, running = self._store.queue_counts(at_most=1).get(queue, (0, 0))
         busy = min(running, slots)
         self._doorbell.ring(queue, ring_count(jobs, slots - busy, busy))
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from prunectl.errors import PrunectlError
 from prunectl.jobs.ports import Doorbell, JobStore, Worker, WorkerStore
-from prunectl.jobs.ringing import ring_count
+from prunectl.jobs.ringing import MAX_RINGS, ring_count
 from prunectl.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -89,11 +89,11 @@ class Sweeper(threading.Thread):
         for job in swept:
             logger.warning("job %s: lease of attempt %d expired, now %s", job.id, job.attempt, job.state)
         self._ring()
-        self._forget_dead()
+        self._workers.forget_silent(FORGET_SECONDS)
         return len(swept)
 
     def _ring(self) -> None:
-        counts = self._store.queue_counts()
+        counts = self._store.queue_counts(at_most=MAX_RINGS)
         if not any(ready for ready, _ in counts.values()):
             return
         alive = self._workers.workers(alive_within_seconds=alive_within_seconds(self._settings))
@@ -102,9 +102,3 @@ class Sweeper(threading.Thread):
             idle = max(0, slots - busy)
             if ready and idle:
                 self._doorbell.ring(queue, ring_count(ready, idle, min(busy, slots)))
-
-    def _forget_dead(self) -> None:
-        alive = {worker.token for worker in self._workers.workers(alive_within_seconds=FORGET_SECONDS)}
-        for worker in self._workers.workers():
-            if worker.token not in alive:
-                self._workers.forget(worker.token)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import time
 
 import pytest
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, event, select, text
 from sqlalchemy.exc import IntegrityError
 
+from prunectl.db.job_listing import listing
 from prunectl.db.job_store import SqlJobStore
 from prunectl.db.tables import db_now, jobs, metrics
 from prunectl.errors import Unavailable
+from prunectl.jobs.model import JobState
+from prunectl.jobs.ports import JobQuery
+from prunectl.jobs.query import Position, parse_sort
 from support.stores import JobStoreContract, add, claim, get, running, succeeded
 
 
@@ -89,6 +93,50 @@ def test_frequent_questions_use_an_index(sqlite_engine: Engine, statement: str, 
         plan = " ".join(str(row.detail) for row in connection.execute(text(f"EXPLAIN QUERY PLAN {statement}")))
     assert index in plan
     assert "TEMP B-TREE" not in plan
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (JobQuery(), "ix_jobs_created_at"),
+        (JobQuery(owner="ada"), "ix_jobs_owner_state"),
+        (JobQuery(owner="ada", states=(JobState.FAILED, JobState.CANCELLED)), "ix_jobs_owner_state"),
+        (JobQuery(states=(JobState.FAILED,)), "ix_jobs_state"),
+        (JobQuery(active_or_since_seconds=86400.0), "ix_jobs_state"),
+        (JobQuery(active_or_since_seconds=86400.0, owner="ada"), "ix_jobs_owner_state"),
+    ],
+)
+def test_a_page_reads_no_more_rows_than_it_shows(sqlite_engine: Engine, query: JobQuery, index: str) -> None:
+    statement = listing(query, parse_sort(query.sort), Position(1.0, "x"), 51)
+    compiled = statement.compile(sqlite_engine, compile_kwargs={"literal_binds": True})
+    with sqlite_engine.connect() as connection:
+        rows = list(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}"))
+    reads = [row.detail for row in rows if "jobs" in row.detail]
+    assert any(index in detail for detail in reads)
+    assert all(index in detail or "(id=?)" in detail for detail in reads)
+    # What is sorted is what is shown: neither the whole, where no filter is, nor what a part picks from.
+    parts = {row.id for row in rows if row.detail.startswith(("MATERIALIZE", "CO-ROUTINE"))}
+    assert bool(parts) == (query != JobQuery())
+    assert not [row for row in rows if "TEMP B-TREE" in row.detail and (row.parent in parts or not parts)]
+
+
+def test_a_claim_reads_its_index_alone(store: SqlJobStore, sqlite_engine: Engine) -> None:
+    asked: list[tuple[str, object]] = []
+
+    @event.listens_for(sqlite_engine, "before_cursor_execute")
+    def _remember(_connection, _cursor, statement, parameters, _context, _many):  # type: ignore[no-untyped-def]
+        asked.append((statement, parameters))
+
+    add(store)
+    asked.clear()
+    assert store.claim(["gpu", "cpu"], worker="w", lease_seconds=60) is not None
+    walk, update, *_ = [pair for pair in asked if "jobs" in pair[0]]
+    with sqlite_engine.connect() as connection:
+        for statement, parameters in (walk, update):
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plan = "\n".join(row.detail for row in rows)
+            assert "ix_jobs_claim_owner" in plan
+            assert "SCAN jobs\n" not in plan + "\n"
 
 
 def test_an_unmigrated_database_says_what_to_do(tmp_path) -> None:  # type: ignore[no-untyped-def]

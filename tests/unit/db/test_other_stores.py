@@ -53,6 +53,10 @@ def test_a_worker_shows_itself_and_signs_off(workers: WorkerStore) -> None:
     workers.forget("t1")
     workers.forget("unknown")
     assert [worker.token for worker in workers.workers()] == ["t2"]
+    workers.forget_silent(60.0)
+    assert [worker.token for worker in workers.workers()] == ["t2"]
+    workers.forget_silent(-60.0)
+    assert workers.workers() == []
 
 
 def test_a_token_is_known_by_its_secret_until_revoked(tokens: TokenStore) -> None:

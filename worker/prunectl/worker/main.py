@@ -105,7 +105,7 @@ def _check(slots: int, settings: Settings) -> None:
 
 
 def _served(queues: Sequence[str], gpus: Sequence[str]) -> list[str]:
-    """The queues to serve, each once, GPU first: what only this worker can do comes before what any can."""
+    """The queues to serve, each once. Their order means nothing: a claim takes the best job of all."""
     for queue in queues:
         if queue not in QUEUES:
             close = nearest(queue, QUEUES)

@@ -91,17 +91,12 @@ class Supervisor:
         return True
 
     def _claim(self) -> Job | None:
-        for queue in self._slot.queues:
-            job = self._store.claim(
-                [queue],
-                worker=self._slot.worker,
-                device=queue,  # a queue is named for the device that its jobs run on
-                lease_seconds=self._settings.lease_seconds,
-                max_running_per_owner=self._settings.max_running_per_owner,
-            )
-            if job is not None:
-                return job
-        return None
+        return self._store.claim(
+            self._slot.queues,
+            worker=self._slot.worker,
+            lease_seconds=self._settings.lease_seconds,
+            max_running_per_owner=self._settings.max_running_per_owner,
+        )
 
     def _serve(self, job: Job, keeper: LeaseKeeper, claimed_at: float) -> None:
         oom_kills = oom_kill_count()
@@ -258,7 +253,7 @@ class Supervisor:
         """
         try:
             current = self._store.get(job.id)
-            counts = self._store.queue_counts()
+            counts = self._store.queue_counts(at_most=1)
         except PrunectlError as error:
             logger.warning("can't see whether more jobs wait, the sweeper will: %s", error.message)
             return

@@ -1,0 +1,94 @@
+"""Thousands of rows at once.
+
+On PostgreSQL they come in by COPY: a statement with a parameter for each value takes longer to parse, on both sides, than
+the rows take to insert.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from pydantic_core import to_json
+from sqlalchemy import (
+    JSON,
+    Connection,
+    Table,
+    Text,
+    bindparam,
+    cast,
+    column,
+    func,
+    insert,
+    literal_column,
+    select,
+    table,
+    text,
+    true,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from prunectl.db.tables import LIVE, db_now, events, jobs
+
+_CHUNK = 500  # values in one IN (…)
+_MANY = 100  # rows from which on COPY is worth its table
+
+
+def insert_new_jobs(connection: Connection, rows: Sequence[dict[str, Any]]) -> set[str]:
+    """Insert what has no live identical job; the ids that went in. Every row has the same keys."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    insertion = dialect.insert(jobs)
+    without_twins = {"index_elements": ["owner", "dedupe_key"], "index_where": LIVE}
+    if len(rows) < _MANY or dialect is sqlite:
+        statement = insertion.on_conflict_do_nothing(**without_twins).returning(jobs.c.id)
+        return set(connection.scalars(statement, list(rows)))
+    # COPY knows no ON CONFLICT, so the rows go through a table that only this transaction sees.
+    names = list(rows[0])
+    given = table("new_jobs", *(column(name, jobs.c[name].type) for name in names), schema="pg_temp")
+    connection.execute(text("CREATE TEMPORARY TABLE new_jobs (LIKE jobs INCLUDING DEFAULTS) ON COMMIT DROP"))
+    _copy(connection, "pg_temp.new_jobs", jobs, names, rows)
+    statement = (
+        insertion.from_select(names, select(given))
+        .on_conflict_do_nothing(**without_twins)
+        .returning(jobs.c.id)
+    )  # fmt: skip
+    inserted = set(connection.scalars(statement))
+    connection.execute(text("DROP TABLE pg_temp.new_jobs"))
+    return inserted
+
+
+def insert_events(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert events of now. Every row has ``job_id``, ``attempt``, ``kind`` and ``data``."""
+    if len(rows) < _MANY or connection.dialect.name != "postgresql":
+        connection.execute(insert(events).values(at=db_now()), list(rows))
+        return
+    now = connection.execute(select(db_now())).scalar_one()
+    _copy(connection, "events", events, [*rows[0], "at"], [{**row, "at": now} for row in rows])
+
+
+def _copy(
+    connection: Connection, into: str, types: Table, names: Sequence[str], rows: Sequence[dict[str, Any]]
+) -> None:
+    encoded = {name for name in names if isinstance(types.c[name].type, JSON)}
+    columns = ", ".join(f'"{name}"' for name in names)
+    cursor = connection.connection.cursor()
+    with cursor, cursor.copy(f"COPY {into} ({columns}) FROM STDIN") as copy:  # type: ignore[attr-defined]  # psycopg's
+        for row in rows:
+            copy.write_row([to_json(row[name]).decode() if name in encoded else row[name] for name in names])
+
+
+def live_ids(connection: Connection, wanted: Collection[tuple[str, str]]) -> list[str]:
+    """Ids of the live jobs that have one of the pairs (owner, digest)."""
+    digests = sorted({digest for _, digest in wanted})
+    same = select(jobs.c.id, jobs.c.owner, jobs.c.digest).where(LIVE)
+    if connection.dialect.name == "postgresql":
+        given = func.json_array_elements_text(cast(bindparam("digests", json.dumps(digests), Text), JSON))
+        pairs = given.table_valued(column("digest", Text), name="wanted").render_derived()
+        # OFFSET 0 keeps the two apart: one probe of the digest's index each, whatever the planner knows of the table.
+        found = same.where(jobs.c.digest == pairs.c.digest).offset(literal_column("0")).lateral("same")
+        rows = connection.execute(select(found).select_from(pairs.join(found, true()))).all()
+    else:
+        parts = [digests[start : start + _CHUNK] for start in range(0, len(digests), _CHUNK)]
+        rows = [row for part in parts for row in connection.execute(same.where(jobs.c.digest.in_(part)))]
+    return [job_id for job_id, owner, digest in rows if (owner, digest) in wanted]

@@ -1,0 +1,151 @@
+"""Which queued job is next: the best priority, in it the owner with the fewest running jobs, of those the oldest job.
+
+Sorting every queued job at each claim would cost more the longer the queue is. Instead the index ``ix_jobs_claim_owner``
+is walked from owner to owner (a loose index scan): a claim costs one probe for each owner who waits at the best
+priority, however many jobs wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Integer,
+    Select,
+    String,
+    Subquery,
+    and_,
+    bindparam,
+    func,
+    literal,
+    literal_column,
+    select,
+    true,
+    union_all,
+)
+
+from prunectl.db.tables import jobs
+from prunectl.db.transitions import claimable, in_state
+from prunectl.jobs.model import JobState
+
+NO_LIMIT = 2**31 - 1
+"""For ``:below`` and ``:max_running``."""
+
+_HEAD = (jobs.c.queue, jobs.c.owner, jobs.c.created_at, jobs.c.id)
+# Written into the statement: a prepared one that doesn't know its limit is planned as if it wanted every row.
+_ONE = literal_column("1", Integer)
+_ORDER = (jobs.c.owner, jobs.c.created_at, jobs.c.id)
+
+
+@lru_cache(maxsize=64)
+def best_priority(queues: tuple[str, ...]) -> Select[Any]:
+    """The highest priority under ``:below`` at which a job of ``queues`` can be claimed; NULL where there is none."""
+    served = _table_of(queues)
+    top = (
+        select(jobs.c.priority)
+        .where(claimable(), jobs.c.queue == served.c.queue, jobs.c.priority < bindparam("below", type_=Integer))
+        .order_by(jobs.c.priority.desc())
+        .limit(_ONE)
+        .correlate(served)
+    )
+    return select(func.max(top.scalar_subquery())).select_from(served)
+
+
+@lru_cache(maxsize=64)
+def waiting_owners(queues: tuple[str, ...], *, lateral: bool) -> Select[Any]:
+    """``priority, queue, owner`` of those who wait at the best priority under ``:below``, who goes first first.
+
+    Leaves out owners with ``:max_running`` running jobs and the first ``:skip`` of the others, and has ``:take`` rows at
+    most. ``lateral``: whether the database has LATERAL joins.
+    """
+    level = select(best_priority(queues).scalar_subquery().label("priority")).cte("level")
+    waiting = _first_jobs(queues, select(level.c.priority), lateral).cte("waiting")
+    running = (
+        select(jobs.c.owner, func.count().label("n"))
+        .where(in_state(JobState.RUNNING))
+        .group_by(jobs.c.owner)
+        .subquery("running")
+    )
+    busy = func.coalesce(running.c.n, 0)
+    return (
+        select(level.c.priority, waiting.c.queue, waiting.c.owner)
+        .select_from(waiting.join(level, true()).outerjoin(running, running.c.owner == waiting.c.owner))
+        .where(busy < bindparam("max_running", type_=Integer))
+        .order_by(busy, waiting.c.created_at, waiting.c.id)
+        .offset(bindparam("skip", type_=Integer))
+        .limit(bindparam("take", type_=Integer))
+    )
+
+
+def oldest_unlocked(queue: str, priority: int, owner: str) -> Select[Any]:
+    """The id of this owner's oldest job that no other claim has locked, if there is one."""
+    found = (
+        select(jobs.c.id, jobs.c.owner)
+        # Not an equality, and the owner is compared outside: only with an open range and this order does the claim's own
+        # index look best to a planner without statistics, as after a sweep of ten thousand jobs into an empty table.
+        .where(claimable(), jobs.c.queue == queue, jobs.c.priority == priority, jobs.c.owner >= owner)
+        .order_by(*_ORDER)
+        .limit(_ONE)
+        .with_for_update(skip_locked=True)
+        .subquery()
+    )
+    return select(found.c.id).where(found.c.owner == owner)
+
+
+def counts_of_queues(at_most: int | None) -> Select[Any]:
+    """``queue, claimable, running`` of each queue with work; counts no more than ``at_most`` claimable jobs of each."""
+    none = literal_column("0", Integer)
+    running = select(jobs.c.queue, none.label("ready"), func.count().label("busy")).where(in_state(JobState.RUNNING))
+    if at_most is None:
+        ready = select(jobs.c.queue, func.count(), none).where(claimable()).group_by(jobs.c.queue)
+    else:
+        # From queue to queue, by the first column of the claim's index.
+        lowest = select(func.min(jobs.c.queue)).where(in_state(JobState.QUEUED))
+        walk = select(lowest.scalar_subquery().label("queue")).cte("walk", recursive=True)
+        following = lowest.where(jobs.c.queue > walk.c.queue).correlate(walk).scalar_subquery()
+        walk = walk.union_all(select(following).where(walk.c.queue.is_not(None)))
+        some = (
+            select(_ONE)
+            .where(claimable(), jobs.c.queue == walk.c.queue)
+            .limit(literal_column(str(int(at_most))))
+            .correlate(walk)
+        )
+        number = select(func.count()).select_from(some.subquery()).scalar_subquery()
+        ready = select(walk.c.queue, number, none).where(walk.c.queue.is_not(None))
+    both = union_all(running.group_by(jobs.c.queue), ready).subquery("both")
+    return select(both.c.queue, func.sum(both.c.ready), func.sum(both.c.busy)).group_by(both.c.queue)
+
+
+def _first_jobs(queues: Sequence[str], priority: Select[Any], lateral: bool) -> Select[Any]:
+    """The oldest claimable job of each queue and owner, found from owner to owner."""
+    served = _table_of(queues)
+    head, on = _next_job(jobs.c.queue == served.c.queue, priority, served, lateral)
+    walk = select(*_columns(head)).select_from(served.join(head, on)).cte("walk", recursive=True)
+    after = and_(jobs.c.queue == walk.c.queue, jobs.c.owner > walk.c.owner)
+    head, on = _next_job(after, priority, walk, lateral)
+    return select(walk.union_all(select(*_columns(head)).select_from(walk.join(head, on))))
+
+
+def _next_job(
+    where: ColumnElement[bool], priority: Select[Any], correlate: Subquery | CTE, lateral: bool
+) -> tuple[Any, ColumnElement[bool]]:
+    """(what to join, on what) for the first row of the index that fits."""
+    fitting = (claimable(), jobs.c.priority == priority.scalar_subquery(), where)
+    if lateral:
+        found = select(*_HEAD).where(*fitting).order_by(*_ORDER).limit(_ONE).correlate(correlate)
+        return found.lateral(), true()
+    head = jobs.alias()
+    found = select(jobs.c.id).where(*fitting).order_by(*_ORDER).limit(_ONE).correlate(correlate)
+    return head, head.c.id == found.scalar_subquery()
+
+
+def _columns(head: Any) -> list[ColumnElement[Any]]:
+    return [head.c[column.name] for column in _HEAD]
+
+
+def _table_of(queues: Sequence[str]) -> Subquery:
+    return union_all(*(select(literal(queue, String).label("queue")) for queue in queues)).subquery("served")
