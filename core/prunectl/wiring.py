@@ -10,13 +10,18 @@ from prunectl.db import migrate
 from prunectl.db.idempotency_store import SqlIdempotencyStore
 from prunectl.db.job_store import SqlJobStore
 from prunectl.db.session import make_engine
+from prunectl.db.sweep_store import SqlSweepStore
 from prunectl.db.token_store import SqlTokenStore
 from prunectl.db.worker_store import SqlWorkerStore
 from prunectl.dispatch import CeleryDoorbell, make_app
 from prunectl.jobs.doctor import Doctor
-from prunectl.jobs.ports import Doorbell, JobStore, Storage, TokenStore, WorkerStore
+from prunectl.jobs.intake import Intake
+from prunectl.jobs.ports import Doorbell, IdempotencyStore, JobStore, Storage, SweepStore, TokenStore, WorkerStore
+from prunectl.jobs.ringing import Ringer
 from prunectl.jobs.secrets import SecretFiles
 from prunectl.jobs.service import JobService
+from prunectl.jobs.sweeper import alive_within_seconds
+from prunectl.jobs.sweeps import SweepService
 from prunectl.settings import Settings
 from prunectl.storage import open_storage
 
@@ -26,6 +31,7 @@ class Services:
     """What an API process works with."""
 
     jobs: JobService
+    sweeps: SweepService
     store: JobStore
     workers: WorkerStore
     tokens: TokenStore
@@ -45,7 +51,6 @@ def build(settings: Settings) -> Services:
     store, workers = SqlJobStore(engine), SqlWorkerStore(engine)
     storage = open_storage(settings.storage)
     doorbell = CeleryDoorbell(make_app(settings))
-    secrets = secret_files(settings)
     doctor = Doctor(
         store=store,
         workers=workers,
@@ -54,14 +59,62 @@ def build(settings: Settings) -> Services:
         ping_broker=doorbell.ping,
         settings=settings,
     )
+    return assemble(
+        settings,
+        store=store,
+        sweeps=SqlSweepStore(engine),
+        workers=workers,
+        tokens=SqlTokenStore(engine),
+        idempotency=SqlIdempotencyStore(engine),
+        doorbell=doorbell,
+        storage=storage,
+        doctor=doctor,
+        engine=engine,
+    )
+
+
+def assemble(
+    settings: Settings,
+    *,
+    store: JobStore,
+    sweeps: SweepStore,
+    workers: WorkerStore,
+    tokens: TokenStore,
+    idempotency: IdempotencyStore,
+    doorbell: Doorbell,
+    storage: Storage,
+    doctor: Doctor,
+    engine: Engine,
+) -> Services:
+    """The services over these ports."""
+    secrets = secret_files(settings)
     jobs = JobService(
         store=store,
         workers=workers,
-        idempotency=SqlIdempotencyStore(engine),
+        idempotency=idempotency,
         doorbell=doorbell,
         storage=storage,
         secrets=secrets,
         doctor=doctor,
         settings=settings,
     )
-    return Services(jobs, store, workers, SqlTokenStore(engine), doorbell, storage, secrets, engine)
+    sweep_service = SweepService(
+        sweeps=sweeps,
+        jobs=jobs,
+        intake=Intake(settings, storage, workers),
+        idempotency=idempotency,
+        ringer=Ringer(store, workers, doorbell, alive_within_seconds(settings)),
+        secrets=secrets,
+        settings=settings,
+    )
+    return Services(
+        jobs=jobs,
+        sweeps=sweep_service,
+        store=store,
+        workers=workers,
+        tokens=tokens,
+        doorbell=doorbell,
+        storage=storage,
+        secrets=secrets,
+        engine=engine,
+    )

@@ -1,4 +1,4 @@
-"""What routes ask for: the job service and the settings of the app that they run in."""
+"""What routes ask for: the services and the settings of the app that they run in."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from prunectl.jobs.service import JobService
+from prunectl.jobs.sweeps import SweepService
 from prunectl.settings import Settings
 
 
@@ -16,10 +17,16 @@ def _jobs(connection: HTTPConnection) -> JobService:
     return jobs
 
 
+def _sweeps(connection: HTTPConnection) -> SweepService:
+    sweeps: SweepService = connection.app.state.services.sweeps
+    return sweeps
+
+
 def _settings(connection: HTTPConnection) -> Settings:
     settings: Settings = connection.app.state.settings
     return settings
 
 
 Jobs = Annotated[JobService, Depends(_jobs)]
+Sweeps = Annotated[SweepService, Depends(_sweeps)]
 ServiceSettings = Annotated[Settings, Depends(_settings)]

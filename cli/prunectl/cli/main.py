@@ -26,6 +26,8 @@ JOBS, RESULTS, HERE, SERVICE = "Jobs", "Results and models", "This machine", "A 
 
 COMMANDS: dict[str, Entry] = {
     "submit": Entry("submit", "Queue a job: one model, one recipe, one evaluation.", JOBS),
+    "sweep": Entry("sweep", "Queue a grid of jobs: models x recipes.", JOBS),
+    "sweeps": Entry("sweeps", "List the sweeps, or show one.", JOBS),
     "list": Entry("list", "List jobs (also: ls, ps).", JOBS),
     "show": Entry("show", "Show jobs in full.", JOBS),
     "wait": Entry("wait", "Wait until jobs have ended; exit with their outcome.", JOBS),

@@ -43,10 +43,14 @@ class SqlJobStore:
         if not new_jobs:
             return []
         with writing(self._engine) as connection:
-            if force:
-                created = self._insert(connection, new_jobs, dedupe=False)
-                return [Added(created[new.id], created=True) for new in new_jobs]
-            return self._add_or_find(connection, new_jobs)
+            return self.add_within(connection, new_jobs, force=force)
+
+    def add_within(self, connection: Connection, new_jobs: Sequence[NewJob], *, force: bool) -> list[Added]:
+        """`add` as a part of another transaction."""
+        if force:
+            created = self._insert(connection, new_jobs, dedupe=False)
+            return [Added(created[new.id], created=True) for new in new_jobs]
+        return self._add_or_find(connection, new_jobs)
 
     def _add_or_find(self, connection: Connection, new_jobs: Sequence[NewJob]) -> list[Added]:
         wanted: dict[tuple[str, str], NewJob] = {}
@@ -97,7 +101,7 @@ class SqlJobStore:
         )
         inserted = set(connection.scalars(statement.returning(jobs.c.id), rows))
         created = {row["id"]: new_job_of(row) for row in rows if row["id"] in inserted}
-        _record_states(connection, created.values(), at=now)
+        record_states(connection, created.values(), at=now)
         return created
 
     # Looking
@@ -263,7 +267,10 @@ class SqlJobStore:
     def cancel(self, job_id: str) -> Job | None:
         with writing(self._engine) as connection:
             # Queued first: a claim in between makes it running, which the second statement then sees.
-            for update in (transitions.cancel_queued(job_id), transitions.cancel_running(job_id)):
+            for update in (
+                transitions.cancel_queued(jobs.c.id == job_id),
+                transitions.cancel_running(jobs.c.id == job_id),
+            ):
                 job = _apply(connection, update)
                 if job is not None:
                     return job
@@ -274,7 +281,7 @@ class SqlJobStore:
 
     def retry(self, job_id: str) -> Job | None:
         with writing(self._engine) as connection:
-            job = _apply(connection, transitions.retry(job_id))
+            job = _apply(connection, transitions.retry(jobs.c.id == job_id))
             if job is None and (current := _get(connection, job_id)) is not None:
                 raise cannot_retry(current)
             return job
@@ -300,7 +307,7 @@ class SqlJobStore:
                 update = update.where(jobs.c.id.in_(dead.scalar_subquery()))
             rows = connection.execute(update.returning(jobs)).mappings().all()
             swept = [job_of(row) for row in rows]
-            _record_states(connection, swept)
+            record_states(connection, swept)
             return swept
 
 
@@ -319,11 +326,11 @@ def _apply(connection: Connection, update: Update) -> Job | None:
     if row is None:
         return None
     job = job_of(row)
-    _record_states(connection, [job])
+    record_states(connection, [job])
     return job
 
 
-def _record_states(connection: Connection, changed: Iterable[Job], *, at: float | None = None) -> None:
+def record_states(connection: Connection, changed: Iterable[Job], *, at: float | None = None) -> None:
     now = _now(connection) if at is None else at
     rows = [
         {"job_id": job.id, "attempt": job.attempt, "at": now, "kind": "state", "data": state_data(job)}

@@ -13,7 +13,19 @@ from prunectl.jobs import model
 from prunectl.jobs.conflicts import already_ended, cannot_retry, still_active
 from prunectl.jobs.events import state_data
 from prunectl.jobs.model import Failure, Job, JobState, Lease, TransitionRefused
-from prunectl.jobs.ports import Added, Beat, Event, JobQuery, JobRows, MetricFilter, NewJob, Token, Worker
+from prunectl.jobs.ports import (
+    Added,
+    Beat,
+    Event,
+    JobQuery,
+    JobRows,
+    MetricFilter,
+    NewJob,
+    NewSweep,
+    Sweep,
+    Token,
+    Worker,
+)
 from prunectl.jobs.query import (
     NUMBER_COLUMNS,
     Position,
@@ -35,7 +47,9 @@ class MemoryJobStore:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        self.links: dict[str, set[str]] = {}
+        """Ids of jobs that a sweep shares, by the sweep's."""
         self._jobs: dict[str, Job] = {}
         self._events: list[Event] = []
         self._last_event = 0
@@ -44,7 +58,7 @@ class MemoryJobStore:
         return self._clock()
 
     def add(self, jobs: Sequence[NewJob], *, force: bool = False) -> list[Added]:
-        with self._lock:
+        with self.lock:
             return [self._add(new, force) for new in jobs]
 
     def _add(self, new: NewJob, force: bool) -> Added:
@@ -88,14 +102,14 @@ class MemoryJobStore:
         self._events.append(Event(self._last_event, job.id, job.attempt, self.now(), kind, data))
 
     def get(self, job_id: str) -> Job | None:
-        with self._lock:
+        with self.lock:
             return self._jobs.get(job_id)
 
     def find(self, text: str, *, owner: str | None = None, limit: int = 3) -> list[str]:
         part = text.lower()
         if not part.isascii() or not part.isalnum():
             return []
-        with self._lock:
+        with self.lock:
             found = [
                 job.id
                 for job in self._jobs.values()
@@ -106,9 +120,9 @@ class MemoryJobStore:
     def page(self, query: JobQuery) -> JobRows:
         sort, after, size = parse_sort(query.sort), decode_cursor(query), page_size(query)
         check_filters(query)
-        with self._lock:
+        with self.lock:
             now = self.now()
-            rows = [(_sort_value(job, sort), job) for job in self._jobs.values() if _matches(job, query, now)]
+            rows = [(_sort_value(job, sort), job) for job in self._jobs.values() if self._chosen(job, query, now)]
         filled = sorted(
             (row for row in rows if row[0] is not None), key=lambda row: (row[0], row[1].id), reverse=sort.descending
         )
@@ -121,6 +135,20 @@ class MemoryJobStore:
         last = Position(ordered[size - 1][0], items[-1].id) if more else None
         return JobRows(items, encode_cursor(query, last) if last else None)
 
+    def _chosen(self, job: Job, query: JobQuery, now: float) -> bool:
+        in_sweep = query.sweep_id is None or self._in_sweep(job, query.sweep_id)
+        return in_sweep and _matches(job, query, now)
+
+    def _in_sweep(self, job: Job, sweep_id: str) -> bool:
+        return job.sweep_id == sweep_id or job.id in self.links.get(sweep_id, ())
+
+    def of_sweep(self, sweep_id: str) -> list[Job]:
+        """The jobs that the sweep created and those that it shares."""
+        return [job for job in self._jobs.values() if self._in_sweep(job, sweep_id)]
+
+    def has_identical(self, owner: str, digest: str) -> bool:
+        return any(job.owner == owner and job.digest == digest and job.state in _LIVE for job in self._jobs.values())
+
     def claim(
         self,
         queues: Sequence[str],
@@ -130,7 +158,7 @@ class MemoryJobStore:
         lease_seconds: float,
         max_running_per_owner: int | None = None,
     ) -> Job | None:
-        with self._lock:
+        with self.lock:
             now = self.now()
             running: dict[str, int] = {}
             for job in self._jobs.values():
@@ -152,7 +180,7 @@ class MemoryJobStore:
             )
 
     def heartbeat(self, lease: Lease, *, stage: str | None, progress: float, lease_seconds: float) -> Beat | None:
-        with self._lock:
+        with self.lock:
             job = self._jobs.get(lease.job_id)
             if job is None:
                 return None
@@ -181,7 +209,7 @@ class MemoryJobStore:
 
     def _move(self, job_id: str, transition: Callable[[Job], Job]) -> Job | None:
         """Carry out a transition; None where there is no such job or the guard does not hold."""
-        with self._lock:
+        with self.lock:
             job = self._jobs.get(job_id)
             if job is None:
                 return None
@@ -192,21 +220,21 @@ class MemoryJobStore:
             return job if moved is job else self._changed(moved)
 
     def cancel(self, job_id: str) -> Job | None:
-        with self._lock:
+        with self.lock:
             moved = self._move(job_id, lambda job: model.cancel(job, now=self.now()))
             if moved is None and job_id in self._jobs:
                 raise already_ended(self._jobs[job_id])
             return moved
 
     def retry(self, job_id: str) -> Job | None:
-        with self._lock:
+        with self.lock:
             moved = self._move(job_id, lambda job: model.retry(job, now=self.now()))
             if moved is None and job_id in self._jobs:
                 raise cannot_retry(self._jobs[job_id])
             return moved
 
     def remove(self, job_id: str) -> Job | None:
-        with self._lock:
+        with self.lock:
             job = self._jobs.get(job_id)
             if job is None:
                 return None
@@ -216,23 +244,23 @@ class MemoryJobStore:
             return self._jobs.pop(job_id)
 
     def sweep(self) -> list[Job]:
-        with self._lock:
+        with self.lock:
             now = self.now()
             dead = [job for job in self._jobs.values() if model.expired(job, now)]
             return [self._changed(model.expire(job, now=now)) for job in dead]
 
     def identical(self, digest: str) -> Job | None:
-        with self._lock:
+        with self.lock:
             same = [job for job in self._jobs.values() if job.digest == digest and job.state in _LIVE]
         return max(same, key=lambda job: (job.created_at, job.id), default=None)
 
     def running(self) -> list[tuple[str, str]]:
-        with self._lock:
+        with self.lock:
             running = [job for job in self._jobs.values() if job.state is JobState.RUNNING]
         return [(job.worker or "", job.id) for job in sorted(running, key=lambda job: job.started_at or 0.0)]
 
     def queue_counts(self) -> dict[str, tuple[int, int]]:
-        with self._lock:
+        with self.lock:
             now = self.now()
             counts: dict[str, tuple[int, int]] = {}
             for job in self._jobs.values():
@@ -245,11 +273,11 @@ class MemoryJobStore:
             return counts
 
     def events(self, job_id: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
-        with self._lock:
+        with self.lock:
             return [event for event in self._events if event.job_id == job_id and event.id > after][:limit]
 
     def referenced_artifacts(self) -> set[str]:
-        with self._lock:
+        with self.lock:
             return {uri for job in self._jobs.values() for uri in (job.result or {}).get("artifacts", {}).values()}
 
 
@@ -282,7 +310,6 @@ def _matches(job: Job, query: JobQuery, now: float) -> bool:
         query.owner in (None, job.owner)
         and (not query.states or job.state in query.states)
         and (query.model_glob is None or glob_to_regex(query.model_glob).fullmatch(job.model_name) is not None)
-        and query.sweep_id in (None, job.sweep_id)
         and all(job.tags.get(key) == value for key, value in query.tags.items())
         and (query.since_seconds is None or job.created_at >= now - query.since_seconds)
         and (
@@ -365,3 +392,77 @@ class MemoryDoorbell:
 
     def ring(self, queue: str, times: int = 1) -> None:
         self.rings.extend([queue] * times)
+
+
+class MemorySweepStore:
+    """`prunectl.jobs.ports.SweepStore` beside a `MemoryJobStore`."""
+
+    def __init__(self, jobs: MemoryJobStore) -> None:
+        self._jobs = jobs
+        self._sweeps: dict[str, Sweep] = {}
+
+    def add_sweep(self, sweep: NewSweep, jobs: Sequence[NewJob], *, force: bool = False) -> list[Added]:
+        with self._jobs.lock:
+            added = self._jobs.add(jobs, force=force)
+            self._jobs.links[sweep.id] = {item.job.id for item in added if item.job.sweep_id != sweep.id}
+            self._sweeps[sweep.id] = Sweep(
+                id=sweep.id, owner=sweep.owner, spec=sweep.spec, name=sweep.name, created_at=self._jobs.now()
+            )
+            return added
+
+    def sweep(self, sweep_id: str) -> Sweep | None:
+        with self._jobs.lock:
+            sweep = self._sweeps.get(sweep_id)
+            if sweep is None:
+                return None
+            found = self._jobs.of_sweep(sweep_id)
+            states = [job.state for job in found]
+            gates = [((job.result or {}).get("gate") or {}).get("passed") for job in found]
+            return replace(
+                sweep,
+                counts={state: states.count(state) for state in JobState if state in states},
+                shared=sum(job.sweep_id != sweep_id for job in found),
+                gates_failed=sum(
+                    gate is False and job.state is JobState.SUCCEEDED for gate, job in zip(gates, found, strict=True)
+                ),
+                progress_sum=sum(job.progress for job in found if job.state is JobState.RUNNING),
+                started_at=min((job.started_at for job in found if job.started_at is not None), default=None),
+                finished_at=max((job.finished_at for job in found if job.finished_at is not None), default=None),
+            )
+
+    def find_sweeps(self, text: str, *, owner: str | None = None, limit: int = 3) -> list[str]:
+        part = text.lower()
+        found = [
+            sweep.id
+            for sweep in self._sweeps.values()
+            if part.isalnum()
+            and (sweep.id.startswith(part) or sweep.id.endswith(part))
+            and owner in (None, sweep.owner)
+        ]
+        return sorted(found, reverse=True)[:limit]
+
+    def sweeps(self, *, owner: str | None, limit: int, after: str | None) -> list[Sweep]:
+        ids = sorted((sweep.id for sweep in self._sweeps.values() if owner in (None, sweep.owner)), reverse=True)
+        chosen = [sweep_id for sweep_id in ids if after is None or sweep_id < after][:limit]
+        return [sweep for sweep_id in chosen if (sweep := self.sweep(sweep_id)) is not None]
+
+    def cancel_sweep(self, sweep_id: str) -> list[Job]:
+        with self._jobs.lock:
+            active = [
+                job
+                for job in self._jobs.of_sweep(sweep_id)
+                if job.sweep_id == sweep_id and not job.state.terminal and job.cancel_requested_at is None
+            ]
+            return [moved for job in active if (moved := self._jobs.cancel(job.id)) is not None]
+
+    def retry_sweep(self, sweep_id: str, states: Sequence[JobState]) -> list[Job]:
+        with self._jobs.lock:
+            ended = [
+                job
+                for job in self._jobs.of_sweep(sweep_id)
+                if job.state in states and job.state in (JobState.FAILED, JobState.CANCELLED)
+            ]
+            return [moved for job in ended if (moved := self._jobs.retry(job.id)) is not None]
+
+    def count_identical(self, owner: str, digests: Sequence[str]) -> int:
+        return len({digest for digest in digests if self._jobs.has_identical(owner, digest)})

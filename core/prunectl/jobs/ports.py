@@ -43,6 +43,37 @@ class Added:
 
 
 @dataclass(frozen=True, slots=True)
+class NewSweep:
+    """A sweep about to be queued. ``spec`` has the ``base`` and the ``grid`` of a `prunectl.sweep.SweepCreate`."""
+
+    id: str
+    owner: str
+    spec: dict[str, Any]
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A sweep and what its jobs amount to. Its jobs are those that it created and those that it ``shared``: identical
+    ones that were there before.
+    """
+
+    id: str
+    owner: str
+    spec: dict[str, Any]
+    name: str | None
+    created_at: float
+    counts: dict[JobState, int] = field(default_factory=dict)
+    shared: int = 0
+    gates_failed: int = 0
+    progress_sum: float = 0.0
+    """Of the running jobs' progress."""
+    started_at: float | None = None
+    finished_at: float | None = None
+    """Of the first job to start and the last to end."""
+
+
+@dataclass(frozen=True, slots=True)
 class MetricFilter:
     """``name op value`` on a metric's after-value, for example ``eval_accuracy > 0.9``."""
 
@@ -207,6 +238,38 @@ class JobStore(Protocol):
 
     def referenced_artifacts(self) -> set[str]:
         """Every artifact URI that a job's result names, for the collector of orphans."""
+        ...
+
+
+class SweepStore(Protocol):
+    """Parents and their jobs. The parents' rows never change: whatever a sweep's state is, its jobs say it."""
+
+    def add_sweep(self, sweep: NewSweep, jobs: Sequence[NewJob], *, force: bool = False) -> list[Added]:
+        """The sweep, its jobs and its links to identical ones that exist, in one transaction."""
+        ...
+
+    def sweep(self, sweep_id: str) -> Sweep | None: ...
+
+    def find_sweeps(self, text: str, *, owner: str | None = None, limit: int = 3) -> list[str]:
+        """Ids that equal, start or end with ``text``; at most ``limit``."""
+        ...
+
+    def sweeps(self, *, owner: str | None, limit: int, after: str | None) -> list[Sweep]:
+        """The newest first, at most ``limit``, of those with a smaller id than ``after``."""
+        ...
+
+    def cancel_sweep(self, sweep_id: str) -> list[Job]:
+        """Cancel what is queued or running of the jobs that the sweep created; those that this concerned, as they are
+        now. Jobs that it shares were there before it and stay.
+        """
+        ...
+
+    def retry_sweep(self, sweep_id: str, states: Sequence[JobState]) -> list[Job]:
+        """Queue those of its jobs (shared ones, too) again that are in one of ``states``; the jobs as they are now."""
+        ...
+
+    def count_identical(self, owner: str, digests: Sequence[str]) -> int:
+        """How many of ``digests`` belong to a queued, running or succeeded job of ``owner``."""
         ...
 
 

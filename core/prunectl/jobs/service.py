@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
-from ulid import ULID
-
-from prunectl.errors import Conflict, Forbidden, InvalidInput, NotFound, TooLarge
+from prunectl.errors import Conflict, InvalidInput, NotFound, TooLarge
 from prunectl.evaluation.tasks import text_limit
+from prunectl.jobs.caller import Caller
 from prunectl.jobs.catalog import Catalog
 from prunectl.jobs.doctor import Check, Doctor
-from prunectl.jobs.intake import Admitted, Intake
+from prunectl.jobs.intake import Intake, new_job_of
 from prunectl.jobs.lookup import upload_name
 from prunectl.jobs.model import Job
 from prunectl.jobs.ports import (
@@ -26,12 +25,11 @@ from prunectl.jobs.ports import (
     IdempotencyStore,
     JobQuery,
     JobStore,
-    NewJob,
     Storage,
     Worker,
     WorkerStore,
 )
-from prunectl.jobs.ringing import ring_count
+from prunectl.jobs.ringing import Ringer
 from prunectl.jobs.sweeper import alive_within_seconds
 from prunectl.jobs.views import full_recipe, view_of, worker_view
 from prunectl.pruning import axes, planning
@@ -60,27 +58,6 @@ log = logging.getLogger(__name__)
 MIN_ABBREVIATION = 4
 LOG_CHUNK_BYTES = 2**20
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks. ``admin`` may see and touch the jobs of every owner."""
-
-    owner: str
-    scopes: frozenset[str]
-
-    @property
-    def is_admin(self) -> bool:
-        return "admin" in self.scopes
-
-    def require(self, scope: str) -> None:
-        """Raises Forbidden unless one of the caller's scopes covers ``scope``."""
-        covered = {"read": {"read", "submit", "admin"}, "submit": {"submit", "admin"}, "admin": {"admin"}}[scope]
-        if not covered & self.scopes:
-            raise Forbidden(
-                f"this token may not {scope}",
-                hint=f"an admin can make one that may: prunectl tokens create NAME --scope {scope}",
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +107,7 @@ class JobService:
         self._store = store
         self._workers = workers
         self._idempotency = idempotency
-        self._doorbell = doorbell
+        self._ringer = Ringer(store, workers, doorbell, alive_within_seconds(settings))
         self._storage = storage
         self._secrets = secrets
         self._settings = settings
@@ -149,7 +126,7 @@ class JobService:
         if idempotency_key and (earlier := self._idempotency.recall(caller.owner, idempotency_key)):
             return self._repeated(caller, earlier, body_sha256)
         admitted = self._intake.admit(body, hub_token=hub_token)
-        new = self._new_job(caller, admitted)
+        new = new_job_of(caller, admitted)
         if hub_token and self._settings.embedded:
             self._secrets.keep(new.id, hub_token)
         [added] = self._store.add([new], force=body.force)
@@ -158,7 +135,7 @@ class JobService:
         if idempotency_key:
             self._idempotency.remember(caller.owner, idempotency_key, body_sha256, [added.job.id])
         if added.created:
-            self._ring(added.job.queue, 1)
+            self._ringer.ring(added.job.queue, 1)
         return Submitted(view_of(added.job), added.created)
 
     def _repeated(self, caller: Caller, earlier: tuple[str, list[str]], body_sha256: str) -> Submitted:
@@ -166,30 +143,6 @@ class JobService:
         if known_sha256 != body_sha256:
             raise InvalidInput("this Idempotency-Key was used with another body", field="Idempotency-Key")
         return Submitted(view_of(self._job(caller, job_id)), created=False)
-
-    def _new_job(self, caller: Caller, admitted: Admitted) -> NewJob:
-        body = admitted.body
-        return NewJob(
-            id=str(ULID()).lower(),
-            owner=caller.owner,
-            queue=admitted.queue,
-            priority=body.priority,
-            spec=body.model_dump(mode="json", exclude={"force"}),
-            digest=job_digest(caller.owner, admitted.located.identity, body),
-            recipe_digest=body.recipe.digest,
-            model_name=body.model,
-            model_identity=admitted.located.identity,
-            max_failures=body.retries,
-            timeout_seconds=body.timeout_seconds,
-            name=body.name,
-            tags=dict(body.tags),
-        )
-
-    def _ring(self, queue: str, jobs: int) -> None:
-        slots = sum(worker.slots for worker in self._alive() if queue in worker.queues)
-        _, running = self._store.queue_counts().get(queue, (0, 0))
-        busy = min(running, slots)
-        self._doorbell.ring(queue, ring_count(jobs, slots - busy, busy))
 
     def _alive(self) -> Sequence[Worker]:
         return self._workers.workers(alive_within_seconds=alive_within_seconds(self._settings))
@@ -314,7 +267,7 @@ class JobService:
     def retry(self, caller: Caller, ref: str) -> JobView:
         caller.require("submit")
         job = self._changed(self._store.retry(self._job(caller, ref).id), ref)
-        self._ring(job.queue, 1)
+        self._ringer.ring(job.queue, 1)
         return view_of(job)
 
     def remove(self, caller: Caller, ref: str, *, keep_artifacts: bool = False) -> JobView:

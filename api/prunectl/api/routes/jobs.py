@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Response
 
 from prunectl.api.auth import CurrentCaller
-from prunectl.api.dependencies import Jobs, ServiceSettings
+from prunectl.api.dependencies import Jobs, ServiceSettings, Sweeps
 from prunectl.api.problems import responses
 from prunectl.api.query import ListParameters
 from prunectl.schemas import JobCreate, JobPage, JobView, Plan
@@ -48,9 +48,9 @@ def plan(
 
 
 @router.get("/jobs")
-def list_jobs(parameters: Annotated[ListParameters, Query()], caller: CurrentCaller, jobs: Jobs) -> JobPage:
+def list_jobs(parameters: Annotated[ListParameters, Query()], caller: CurrentCaller, sweeps: Sweeps) -> JobPage:
     """One page of jobs; ``next_cursor`` leads to the next."""
-    return jobs.list(caller, parameters.query())
+    return sweeps.jobs(caller, parameters.query())
 
 
 @router.get("/jobs/{ref}", responses=responses(404))

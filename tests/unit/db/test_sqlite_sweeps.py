@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import Engine
+
+from prunectl.db.job_store import SqlJobStore
+from prunectl.db.sweep_store import SqlSweepStore
+from support.sweep_stores import SweepStoreContract
+
+
+class TestSqliteSweepStore(SweepStoreContract):
+    @pytest.fixture
+    def store(self, sqlite_engine: Engine) -> SqlJobStore:
+        return SqlJobStore(sqlite_engine)
+
+    @pytest.fixture
+    def sweeps(self, sqlite_engine: Engine) -> SqlSweepStore:
+        return SqlSweepStore(sqlite_engine)
