@@ -9,17 +9,30 @@ from sqlalchemy import Engine
 from prunectl.db import migrate
 from prunectl.db.idempotency_store import SqlIdempotencyStore
 from prunectl.db.job_store import SqlJobStore
+from prunectl.db.limit_store import SqlLimitStore
 from prunectl.db.session import make_engine
+from prunectl.db.standing_store import SqlStandingStore
 from prunectl.db.sweep_store import SqlSweepStore
 from prunectl.db.token_store import SqlTokenStore
 from prunectl.db.worker_store import SqlWorkerStore
 from prunectl.dispatch import CeleryDoorbell, make_app
 from prunectl.jobs.doctor import Doctor
 from prunectl.jobs.intake import Intake
-from prunectl.jobs.ports import Doorbell, IdempotencyStore, JobStore, Storage, SweepStore, TokenStore, WorkerStore
+from prunectl.jobs.ports import (
+    Doorbell,
+    IdempotencyStore,
+    JobStore,
+    LimitStore,
+    StandingStore,
+    Storage,
+    SweepStore,
+    TokenStore,
+    WorkerStore,
+)
 from prunectl.jobs.ringing import Ringer
 from prunectl.jobs.secrets import SecretFiles
 from prunectl.jobs.service import JobService
+from prunectl.jobs.standings import StandingService
 from prunectl.jobs.sweeper import alive_within_seconds
 from prunectl.jobs.sweeps import SweepService
 from prunectl.settings import Settings
@@ -32,6 +45,8 @@ class Services:
 
     jobs: JobService
     sweeps: SweepService
+    standings: StandingService
+    limits: LimitStore
     store: JobStore
     workers: WorkerStore
     tokens: TokenStore
@@ -63,6 +78,8 @@ def build(settings: Settings) -> Services:
         settings,
         store=store,
         sweeps=SqlSweepStore(engine),
+        standings=SqlStandingStore(engine),
+        limits=SqlLimitStore(engine),
         workers=workers,
         tokens=SqlTokenStore(engine),
         idempotency=SqlIdempotencyStore(engine),
@@ -78,6 +95,8 @@ def assemble(
     *,
     store: JobStore,
     sweeps: SweepStore,
+    standings: StandingStore,
+    limits: LimitStore,
     workers: WorkerStore,
     tokens: TokenStore,
     idempotency: IdempotencyStore,
@@ -110,6 +129,8 @@ def assemble(
     return Services(
         jobs=jobs,
         sweeps=sweep_service,
+        standings=StandingService(jobs=jobs, standings=standings, limits=limits, workers=workers, settings=settings),
+        limits=limits,
         store=store,
         workers=workers,
         tokens=tokens,

@@ -17,10 +17,11 @@ from prunectl.jobs.memory import (
     MemoryDoorbell,
     MemoryIdempotencyStore,
     MemoryJobStore,
-    MemorySweepStore,
     MemoryTokenStore,
     MemoryWorkerStore,
 )
+from prunectl.jobs.memory_standing import MemoryLimitStore, MemoryStandingStore
+from prunectl.jobs.memory_sweeps import MemorySweepStore
 from prunectl.jobs.model import Failure, Lease
 from prunectl.jobs.ports import Token
 from prunectl.settings import Settings
@@ -50,6 +51,8 @@ def memory_services(settings: Settings) -> Services:
         settings,
         store=store,
         sweeps=MemorySweepStore(store),
+        standings=MemoryStandingStore(store),
+        limits=MemoryLimitStore(store),
         workers=workers,
         tokens=tokens,
         idempotency=MemoryIdempotencyStore(),

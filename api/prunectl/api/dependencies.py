@@ -8,6 +8,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from prunectl.jobs.service import JobService
+from prunectl.jobs.standings import StandingService
 from prunectl.jobs.sweeps import SweepService
 from prunectl.settings import Settings
 
@@ -22,6 +23,11 @@ def _sweeps(connection: HTTPConnection) -> SweepService:
     return sweeps
 
 
+def _standings(connection: HTTPConnection) -> StandingService:
+    standings: StandingService = connection.app.state.services.standings
+    return standings
+
+
 def _settings(connection: HTTPConnection) -> Settings:
     settings: Settings = connection.app.state.settings
     return settings
@@ -29,4 +35,5 @@ def _settings(connection: HTTPConnection) -> Settings:
 
 Jobs = Annotated[JobService, Depends(_jobs)]
 Sweeps = Annotated[SweepService, Depends(_sweeps)]
+Standings = Annotated[StandingService, Depends(_standings)]
 ServiceSettings = Annotated[Settings, Depends(_settings)]

@@ -129,6 +129,9 @@ class Client:
     def remove(self, ref: str, *, keep_artifacts: bool) -> Json:
         return self._json("DELETE", _job(ref), params={"keep_artifacts": keep_artifacts}, attempts=1)
 
+    def why(self, ref: str) -> Json:
+        return self._json("GET", _job(ref, "/why"))
+
     def logs(self, ref: str, offset: int) -> LogChunk:
         response = self._send("GET", _job(ref, "/logs"), params={"offset": offset})
         headers = response.headers
@@ -201,6 +204,10 @@ class Client:
 
     def queues(self) -> list[Json]:
         items: list[Json] = self._json("GET", "/v1/queues")["items"]
+        return items
+
+    def quotas(self) -> list[Json]:
+        items: list[Json] = self._json("GET", "/v1/quotas")["items"]
         return items
 
     def doctor(self) -> list[Json]:

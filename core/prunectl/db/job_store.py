@@ -13,6 +13,7 @@ from sqlalchemy.sql import Update
 from prunectl.db import transitions
 from prunectl.db.job_listing import SORT_VALUE, listing
 from prunectl.db.job_rows import job_of, new_job_of, row_of
+from prunectl.db.limit_store import below_limit, take_turns
 from prunectl.db.session import reading, writing
 from prunectl.db.tables import ID_TAIL_LENGTH, LIVE, db_now, events, id_tail, jobs, metrics
 from prunectl.errors import Conflict
@@ -22,7 +23,6 @@ from prunectl.jobs.model import Failure, Job, JobState, Lease
 from prunectl.jobs.ports import Added, Beat, Event, JobQuery, JobRows, NewJob
 from prunectl.jobs.query import Position, decode_cursor, encode_cursor, page_size, parse_sort
 
-_CLAIM_LOCK = 0x7072756E_65630001  # any constant of our own: the advisory lock of claims that honour a quota
 _CHUNK = 500  # values in one IN (…)
 
 
@@ -201,17 +201,14 @@ class SqlJobStore:
         best = (
             select(jobs.c.id)
             .select_from(jobs.outerjoin(running, running.c.owner == jobs.c.owner))
-            .where(transitions.claimable(), jobs.c.queue.in_(queues))
+            .where(transitions.claimable(), jobs.c.queue.in_(queues), below_limit(busy, max_running_per_owner))
             .order_by(jobs.c.priority.desc(), busy, jobs.c.created_at, jobs.c.id)
             .limit(1)
             .with_for_update(skip_locked=True, of=jobs)
         )
-        if max_running_per_owner is not None:
-            best = best.where(busy < max_running_per_owner)
         with writing(self._engine) as connection:
-            if max_running_per_owner is not None and self._postgresql:
-                # Two claims at once don't see each other's running job, so with a quota they go one after the other.
-                connection.execute(select(func.pg_advisory_xact_lock(_CLAIM_LOCK)))
+            if self._postgresql:
+                connection.execute(take_turns(max_running_per_owner))
             job_id = connection.scalar(best)
             if job_id is None:
                 return None

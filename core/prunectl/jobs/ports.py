@@ -187,7 +187,10 @@ class JobStore(Protocol):
         lease_seconds: float,
         max_running_per_owner: int | None = None,
     ) -> Job | None:
-        """The best queued job of ``queues`` (priority, the owner with fewest running, age), now running under a fresh lease."""
+        """The best queued job of ``queues`` (priority, the owner with fewest running, age), now running under a fresh lease.
+
+        Never one of an owner who has as many running as `LimitStore` or, failing that, ``max_running_per_owner`` allows.
+        """
         ...
 
     def heartbeat(self, lease: Lease, *, stage: str | None, progress: float, lease_seconds: float) -> Beat | None:
@@ -270,6 +273,56 @@ class SweepStore(Protocol):
 
     def count_identical(self, owner: str, digests: Sequence[str]) -> int:
         """How many of ``digests`` belong to a queued, running or succeeded job of ``owner``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a job stands among those of its queue that can be claimed now, in the order in which they will be."""
+
+    now: float
+    owner_running: int
+    owner_limit: int | None
+    """How many jobs its owner may have running; None: as many as there are slots."""
+    ahead_by_priority: int
+    ahead_by_fair_share: int
+    """Of owners with fewer running jobs."""
+    ahead_by_age: int
+    queue_running: int
+
+    @property
+    def ahead(self) -> int:
+        return self.ahead_by_priority + self.ahead_by_fair_share + self.ahead_by_age
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerLoad:
+    owner: str
+    running: int
+    queued: int
+
+
+class StandingStore(Protocol):
+    """Counts that explain the queue; nothing is decided by them."""
+
+    def standing(self, job_id: str, *, max_running_per_owner: int | None = None) -> Standing | None:
+        """None where there is no such job. Owners at their limit don't stand in anybody's way."""
+        ...
+
+    def loads(self) -> list[OwnerLoad]:
+        """Each owner with a queued or running job, by name."""
+        ...
+
+
+class LimitStore(Protocol):
+    """Limits of single owners on their running jobs. Claims honour them."""
+
+    def limits(self) -> dict[str, int]:
+        """By owner."""
+        ...
+
+    def set_limit(self, owner: str, max_running: int | None) -> None:
+        """None: whatever the setting says, from now on. 0 holds the owner's jobs back."""
         ...
 
 

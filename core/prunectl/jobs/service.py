@@ -142,7 +142,7 @@ class JobService:
         known_sha256, [job_id] = earlier
         if known_sha256 != body_sha256:
             raise InvalidInput("this Idempotency-Key was used with another body", field="Idempotency-Key")
-        return Submitted(view_of(self._job(caller, job_id)), created=False)
+        return Submitted(view_of(self.find(caller, job_id)), created=False)
 
     def _alive(self) -> Sequence[Worker]:
         return self._workers.workers(alive_within_seconds=alive_within_seconds(self._settings))
@@ -199,16 +199,16 @@ class JobService:
 
     def show(self, caller: Caller, ref: str) -> JobView:
         caller.require("read")
-        return view_of(self._job(caller, ref))
+        return view_of(self.find(caller, ref))
 
     def spec(self, caller: Caller, ref: str) -> dict[str, Any]:
         """The flat recipe file that submits this job again."""
         caller.require("read")
-        return flatten(JobCreate.model_validate(self._job(caller, ref).spec))
+        return flatten(JobCreate.model_validate(self.find(caller, ref).spec))
 
     def events(self, caller: Caller, ref: str, after: int) -> Sequence[Event]:
         caller.require("read")
-        return self._store.events(self._job(caller, ref).id, after=after)
+        return self._store.events(self.find(caller, ref).id, after=after)
 
     def workers(self, caller: Caller) -> Sequence[WorkerView]:
         caller.require("read")
@@ -262,18 +262,18 @@ class JobService:
     def cancel(self, caller: Caller, ref: str) -> JobView:
         """A queued job is cancelled at once, a running one by its worker's next heartbeat. Raises Conflict once it has ended."""
         caller.require("submit")
-        return view_of(self._changed(self._store.cancel(self._job(caller, ref).id), ref))
+        return view_of(self._changed(self._store.cancel(self.find(caller, ref).id), ref))
 
     def retry(self, caller: Caller, ref: str) -> JobView:
         caller.require("submit")
-        job = self._changed(self._store.retry(self._job(caller, ref).id), ref)
+        job = self._changed(self._store.retry(self.find(caller, ref).id), ref)
         self._ringer.ring(job.queue, 1)
         return view_of(job)
 
     def remove(self, caller: Caller, ref: str, *, keep_artifacts: bool = False) -> JobView:
         """Delete an ended job's row, then its artifacts and logs: a crash in between leaves orphans, which are collected."""
         caller.require("submit")
-        job = self._changed(self._store.remove(self._job(caller, ref).id), ref)
+        job = self._changed(self._store.remove(self.find(caller, ref).id), ref)
         if not keep_artifacts:
             self._storage.remove(f"{RUNS}/{job.id}")
             self._storage.remove(f"{LOGS}/{job.id}")
@@ -285,7 +285,7 @@ class JobService:
         """Bytes from ``offset`` of the logs of all attempts, one after the other; at most 1 MiB a call."""
         caller.require("read")
         # The job first, the bytes after: what was written before the end is then in the bytes.
-        job = self._job(caller, ref)
+        job = self.find(caller, ref)
         skip = offset
         for attempt in range(1, job.attempt + 1):
             name = log_name(job.id, attempt)
@@ -299,7 +299,7 @@ class JobService:
     def artifact_files(self, caller: Caller, ref: str) -> Sequence[ArtifactFile]:
         """Files of the job's checkpoint directory, by path relative to it."""
         caller.require("read")
-        root = self._artifact_root(self._job(caller, ref))
+        root = self._artifact_root(self.find(caller, ref))
         files = []
         for path in sorted(self._storage.list(root)):
             size = self._storage.size(f"{root}/{path}")
@@ -310,7 +310,7 @@ class JobService:
     def open_artifact(self, caller: Caller, ref: str, path: str) -> tuple[AbstractContextManager[Any], int]:
         """(a context manager of a binary file, its size). Raises NotFound for anything that is not in the job's own directory."""
         caller.require("read")
-        root = self._artifact_root(self._job(caller, ref))
+        root = self._artifact_root(self.find(caller, ref))
         parts = PurePosixPath(path).parts
         if path not in self._storage.list(root) or ".." in parts or path.startswith("/"):
             raise NotFound(f"the job has no artifact {path!r}", hint="prunectl pull ID DIR fetches all of them")
@@ -352,10 +352,10 @@ class JobService:
 
     # -- shared -------------------------------------------------------------------------------------------------------
 
-    def _job(self, caller: Caller, ref: str) -> Job:
+    def find(self, caller: Caller, ref: str) -> Job:
         """The job that ``ref`` names, whole or abbreviated. Another owner's is as if it were not there."""
         ref = ref.strip().lower()
-        owner = None if caller.is_admin else caller.owner
+        owner = caller.sees
         hint = "prunectl list -a shows all"
         if len(ref) < MIN_ABBREVIATION or not ref.isalnum():
             raise NotFound(
@@ -372,8 +372,12 @@ class JobService:
     @staticmethod
     def _changed(job: Job | None, ref: str) -> Job:
         if job is None:
-            raise NotFound(f"no job {ref!r}: it was removed meanwhile")
+            raise JobService.removed(ref)
         return job
+
+    @staticmethod
+    def removed(ref: str) -> NotFound:
+        return NotFound(f"no job {ref!r}: it was removed meanwhile")
 
 
 def _digest(sha256: str) -> str:
