@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
@@ -15,12 +16,13 @@ from prunectl.db.standing_store import SqlStandingStore
 from prunectl.db.sweep_store import SqlSweepStore
 from prunectl.db.token_store import SqlTokenStore
 from prunectl.db.worker_store import SqlWorkerStore
-from prunectl.dispatch import CeleryDoorbell, make_app
+from prunectl.dispatch import CeleryDoorbell, job_events, make_app
 from prunectl.jobs.doctor import Doctor
 from prunectl.jobs.intake import Intake
 from prunectl.jobs.ports import (
     Doorbell,
     IdempotencyStore,
+    JobEvents,
     JobStore,
     LimitStore,
     StandingStore,
@@ -51,6 +53,7 @@ class Services:
     workers: WorkerStore
     tokens: TokenStore
     doorbell: Doorbell
+    events: JobEvents
     storage: Storage
     secrets: SecretFiles
     engine: Engine
@@ -84,6 +87,7 @@ def build(settings: Settings) -> Services:
         tokens=SqlTokenStore(engine),
         idempotency=SqlIdempotencyStore(engine),
         doorbell=doorbell,
+        events=job_events(settings, f"api-{socket.gethostname()}"),
         storage=storage,
         doctor=doctor,
         engine=engine,
@@ -101,6 +105,7 @@ def assemble(
     tokens: TokenStore,
     idempotency: IdempotencyStore,
     doorbell: Doorbell,
+    events: JobEvents,
     storage: Storage,
     doctor: Doctor,
     engine: Engine,
@@ -135,6 +140,7 @@ def assemble(
         workers=workers,
         tokens=tokens,
         doorbell=doorbell,
+        events=events,
         storage=storage,
         secrets=secrets,
         engine=engine,

@@ -29,8 +29,10 @@ CLOCKS = {"lease_seconds": 3.0, "heartbeat_seconds": 0.5, "sweep_seconds": 1.0, 
 class Fleet:
     """Workers of one service; `close` ends whatever still runs and checks that nothing is left."""
 
-    def __init__(self, home: Path, *, database_url: str, broker_url: str) -> None:
-        self.settings = Settings(home=home, database_url=database_url, broker_url=broker_url, **CLOCKS)
+    def __init__(self, home: Path, *, database_url: str, broker_url: str, celery_events: bool = False) -> None:
+        self.settings = Settings(
+            home=home, database_url=database_url, broker_url=broker_url, celery_events=celery_events, **CLOCKS
+        )
         engine = make_engine(database_url)
         self.store, self.worker_rows = SqlJobStore(engine), SqlWorkerStore(engine)
         self.storage = open_storage(self.settings.storage)
@@ -51,6 +53,7 @@ class Fleet:
             "PRUNECTL_HOME": str(settings.home),
             "PRUNECTL_DATABASE_URL": settings.database,
             "PRUNECTL_BROKER_URL": settings.broker,
+            "PRUNECTL_CELERY_EVENTS": str(int(settings.celery_events)),
             **{f"PRUNECTL_{clock.upper()}": str(seconds) for clock, seconds in CLOCKS.items()},
         }
         command = [sys.executable, "-m", "support.queue_stub", "worker", "cpu", str(slots), *([name] if name else [])]

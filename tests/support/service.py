@@ -23,7 +23,7 @@ from prunectl.jobs.memory import (
 from prunectl.jobs.memory_standing import MemoryLimitStore, MemoryStandingStore
 from prunectl.jobs.memory_sweeps import MemorySweepStore
 from prunectl.jobs.model import Failure, Lease
-from prunectl.jobs.ports import Token
+from prunectl.jobs.ports import NoJobEvents, Token
 from prunectl.settings import Settings
 from prunectl.storage import open_storage
 from prunectl.wiring import Services, assemble
@@ -57,6 +57,7 @@ def memory_services(settings: Settings) -> Services:
         tokens=tokens,
         idempotency=MemoryIdempotencyStore(),
         doorbell=doorbell,
+        events=NoJobEvents(),
         storage=storage,
         doctor=doctor,
         engine=make_engine("sqlite:///:memory:"),

@@ -33,7 +33,12 @@ def create_app(settings: Settings, *, services: Services | None = None, instance
         collector = ArtifactCollector(services.store, services.storage, settings.orphan_artifact_seconds)
         # In every process, with no leader: jobs of a dead worker come back even where no other worker is left.
         sweeper = Sweeper(
-            services.store, services.workers, services.doorbell, settings, chores=[lambda: collector.collect() and None]
+            services.store,
+            services.workers,
+            services.doorbell,
+            settings,
+            chores=[lambda: collector.collect() and None],
+            events=services.events,
         )
         sweeper.start()
         try:

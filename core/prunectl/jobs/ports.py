@@ -364,6 +364,28 @@ class Doorbell(Protocol):
         ...
 
 
+class JobEvents(Protocol):
+    """Tells whoever watches the message broker of jobs. Best effort, as with a `Doorbell`."""
+
+    def claimed(self, job: Job) -> None:
+        """An attempt has begun."""
+        ...
+
+    def ended(self, job: Job) -> None:
+        """An attempt has ended; ``job`` is as it was left: ended, or queued again."""
+        ...
+
+
+class NoJobEvents:
+    """`JobEvents` of nobody."""
+
+    def claimed(self, job: Job) -> None:
+        return
+
+    def ended(self, job: Job) -> None:
+        return
+
+
 class Storage(Protocol):
     """Shared storage. Names are relative, with '/' between parts, and can't leave the root."""
 
