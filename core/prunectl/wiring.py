@@ -17,6 +17,7 @@ from prunectl.db.sweep_store import SqlSweepStore
 from prunectl.db.token_store import SqlTokenStore
 from prunectl.db.worker_store import SqlWorkerStore
 from prunectl.dispatch import CeleryDoorbell, job_events, make_app
+from prunectl.jobs.comparisons import ComparisonService
 from prunectl.jobs.doctor import Doctor
 from prunectl.jobs.intake import Intake
 from prunectl.jobs.ports import (
@@ -48,6 +49,7 @@ class Services:
     jobs: JobService
     sweeps: SweepService
     standings: StandingService
+    comparisons: ComparisonService
     limits: LimitStore
     store: JobStore
     workers: WorkerStore
@@ -134,6 +136,7 @@ def assemble(
     return Services(
         jobs=jobs,
         sweeps=sweep_service,
+        comparisons=ComparisonService(jobs, sweep_service),
         standings=StandingService(jobs=jobs, standings=standings, limits=limits, workers=workers, settings=settings),
         limits=limits,
         store=store,

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from prunectl.jobs.comparisons import ComparisonService
 from prunectl.jobs.service import JobService
 from prunectl.jobs.standings import StandingService
 from prunectl.jobs.sweeps import SweepService
@@ -28,6 +29,11 @@ def _standings(connection: HTTPConnection) -> StandingService:
     return standings
 
 
+def _comparisons(connection: HTTPConnection) -> ComparisonService:
+    comparisons: ComparisonService = connection.app.state.services.comparisons
+    return comparisons
+
+
 def _settings(connection: HTTPConnection) -> Settings:
     settings: Settings = connection.app.state.settings
     return settings
@@ -36,4 +42,5 @@ def _settings(connection: HTTPConnection) -> Settings:
 Jobs = Annotated[JobService, Depends(_jobs)]
 Sweeps = Annotated[SweepService, Depends(_sweeps)]
 Standings = Annotated[StandingService, Depends(_standings)]
+Comparisons = Annotated[ComparisonService, Depends(_comparisons)]
 ServiceSettings = Annotated[Settings, Depends(_settings)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -159,6 +159,10 @@ class Client:
 
     def retry_sweep(self, ref: str, *, failed: bool) -> Json:
         return self._json("POST", _sweep(ref, "/retry"), params={"failed": failed})
+
+    def compare(self, ids: Sequence[str], sweep: str | None, parameters: Mapping[str, str]) -> Json:
+        asked = {"ids": ",".join(ids)} if ids else {"sweep": str(sweep)}
+        return self._json("GET", "/v1/compare", params={**asked, **parameters})
 
     # -- files --------------------------------------------------------------------------------------------------------
 

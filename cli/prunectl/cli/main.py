@@ -37,6 +37,7 @@ COMMANDS: dict[str, Entry] = {
     "retry": Entry("retry", "Queue failed or cancelled jobs again.", JOBS),
     "rm": Entry("rm", "Delete ended jobs with what they left.", JOBS),
     "spec": Entry("spec", "Print the recipe file that submits a job again.", JOBS),
+    "compare": Entry("compare", "Show jobs side by side, before and after.", RESULTS),
     "pull": Entry("pull", "Download a job's checkpoint and verify it.", RESULTS),
     "inspect": Entry("inspect", "Show what a model is made of, and what pruning could save.", RESULTS),
     "models": Entry("models", "List the models in the zoo, or show one.", RESULTS),
