@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import platformdirs
 from pydantic import Field, SecretStr, field_validator
@@ -38,7 +38,11 @@ class Settings(BaseSettings):
     job_timeout_seconds: float = 24 * 3600.0
     max_upload_bytes: int = 256 * 2**20
     max_body_bytes: int = 8 * 2**20
-    max_running_per_owner: int | None = None
+    max_running_per_owner: Annotated[int, Field(ge=0)] | None = None
+    """Jobs of one owner that run at the same time; the same on the API and the workers."""
+    max_sweep_jobs: Annotated[int, Field(ge=1)] = 10_000
+    celery_events: bool = False
+    """Send each claim and each end of a job as a Celery event, for Flower and its like."""
     orphan_artifact_seconds: float = 24 * 3600.0
     upload_retention_seconds: float = 30 * 24 * 3600.0
     """How long an uploaded file that no job names is kept."""

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0003_claim_by_owner"
-down_revision = "0001"
+down_revision = "0002_sweeps_and_limits"
 branch_labels = None
 depends_on = None
 

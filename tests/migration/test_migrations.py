@@ -90,11 +90,11 @@ def test_a_migration_that_fails_halfway_leaves_nothing(
     migrate.upgrade(url)
     scripts = tmp_path / "migrations"
     shutil.copytree(migrate.migrations_directory(), scripts)
-    head = migrate.head()
-    (scripts / "versions" / "breaks.py").write_text(
+    last = migrate.head()
+    (scripts / "versions" / "9999_breaks.py").write_text(
         "import sqlalchemy as sa\n"
         "from alembic import op\n"
-        f"revision, down_revision = 'breaks', {head!r}\n"
+        f"revision, down_revision = '9999_breaks', {last!r}\n"
         "def upgrade():\n"
         "    op.create_table('half', sa.Column('id', sa.Integer, primary_key=True))\n"
         "    raise RuntimeError('power cut')\n"
@@ -103,7 +103,7 @@ def test_a_migration_that_fails_halfway_leaves_nothing(
     with pytest.raises(RuntimeError, match="power cut"):
         migrate.upgrade(url)
     assert "half" not in tables(url)
-    assert migrate.current(url) == head
+    assert migrate.current(url) == last
 
 
 def test_no_server() -> None:

@@ -29,9 +29,17 @@ CLOCKS = {"lease_seconds": 3.0, "heartbeat_seconds": 0.5, "sweep_seconds": 1.0, 
 class Fleet:
     """Workers of one service; `close` ends whatever still runs and checks that nothing is left."""
 
-    def __init__(self, home: Path, *, database_url: str, broker_url: str, storage_url: str | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        database_url: str,
+        broker_url: str,
+        storage_url: str | None = None,
+        celery_events: bool = False,
+    ) -> None:
         urls = {"database_url": database_url, "broker_url": broker_url, "storage_url": storage_url}
-        self.settings = Settings(home=home, **urls, **CLOCKS)
+        self.settings = Settings(home=home, **urls, celery_events=celery_events, **CLOCKS)
         engine = make_engine(database_url)
         self.store, self.worker_rows = SqlJobStore(engine), SqlWorkerStore(engine)
         self.storage = open_storage(self.settings.storage)
@@ -55,6 +63,7 @@ class Fleet:
             "PRUNECTL_DATABASE_URL": settings.database,
             "PRUNECTL_BROKER_URL": settings.broker,
             "PRUNECTL_STORAGE_URL": settings.storage,
+            "PRUNECTL_CELERY_EVENTS": str(int(settings.celery_events)),
             **{f"PRUNECTL_{clock.upper()}": str(seconds) for clock, seconds in CLOCKS.items()},
         }
 

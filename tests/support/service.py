@@ -20,13 +20,13 @@ from prunectl.jobs.memory import (
     MemoryTokenStore,
     MemoryWorkerStore,
 )
+from prunectl.jobs.memory_standing import MemoryLimitStore, MemoryStandingStore
+from prunectl.jobs.memory_sweeps import MemorySweepStore
 from prunectl.jobs.model import Failure, Lease
-from prunectl.jobs.ports import Token
-from prunectl.jobs.secrets import SecretFiles
-from prunectl.jobs.service import JobService
+from prunectl.jobs.ports import NoJobEvents, Token
 from prunectl.settings import Settings
 from prunectl.storage import open_storage
-from prunectl.wiring import Services
+from prunectl.wiring import Services, assemble
 
 SECRETS = {"ada": "ada-secret", "ben": "ben-secret", "reader": "reader-secret", "root": "root-secret"}
 SCOPES = {"ada": "submit", "ben": "submit", "reader": "read", "root": "admin"}
@@ -35,7 +35,7 @@ SCOPES = {"ada": "submit", "ben": "submit", "reader": "read", "root": "admin"}
 def memory_services(settings: Settings) -> Services:
     """Services over memory and a local storage under ``settings.home``, with a token for each of `SECRETS`."""
     store, workers, tokens, doorbell = MemoryJobStore(), MemoryWorkerStore(), MemoryTokenStore(), MemoryDoorbell()
-    storage, secrets = open_storage(settings.storage), SecretFiles(settings.home / "secrets")
+    storage = open_storage(settings.storage)
     doctor = Doctor(
         store=store,
         workers=workers,
@@ -44,20 +44,24 @@ def memory_services(settings: Settings) -> Services:
         ping_broker=lambda: None,
         settings=settings,
     )
-    jobs = JobService(
-        store=store,
-        workers=workers,
-        idempotency=MemoryIdempotencyStore(),
-        doorbell=doorbell,
-        storage=storage,
-        secrets=secrets,
-        doctor=doctor,
-        settings=settings,
-    )
     for name, secret in SECRETS.items():
         token = Token(id=f"t-{name}", name=name, owner=name, scopes=(SCOPES[name],))
         tokens.add_token(token, hashlib.sha256(secret.encode()).hexdigest())
-    return Services(jobs, store, workers, tokens, doorbell, storage, secrets, make_engine("sqlite:///:memory:"))
+    return assemble(
+        settings,
+        store=store,
+        sweeps=MemorySweepStore(store),
+        standings=MemoryStandingStore(store),
+        limits=MemoryLimitStore(store),
+        workers=workers,
+        tokens=tokens,
+        idempotency=MemoryIdempotencyStore(),
+        doorbell=doorbell,
+        events=NoJobEvents(),
+        storage=storage,
+        doctor=doctor,
+        engine=make_engine("sqlite:///:memory:"),
+    )
 
 
 def memory_app(settings: Settings, services: Services) -> FastAPI:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -98,12 +98,15 @@ class Client:
 
     def jobs(self, parameters: Mapping[str, Any], limit: int) -> tuple[list[Json], str | None]:
         """At most ``limit`` jobs (0: all), following cursors; and the cursor that leads on, if any."""
+        return self._pages("/v1/jobs", parameters, limit)
+
+    def _pages(self, path: str, parameters: Mapping[str, Any], limit: int) -> tuple[list[Json], str | None]:
         items: list[Json] = []
         cursor: str | None = None
         while True:
             size = min(PAGE, limit - len(items)) if limit else PAGE
             page = self._json(
-                "GET", "/v1/jobs", params={**parameters, "limit": size, **({"cursor": cursor} if cursor else {})}
+                "GET", path, params={**parameters, "limit": size, **({"cursor": cursor} if cursor else {})}
             )
             items += page["items"]
             cursor = page["next_cursor"]
@@ -126,10 +129,40 @@ class Client:
     def remove(self, ref: str, *, keep_artifacts: bool) -> Json:
         return self._json("DELETE", _job(ref), params={"keep_artifacts": keep_artifacts}, attempts=1)
 
+    def why(self, ref: str) -> Json:
+        return self._json("GET", _job(ref, "/why"))
+
     def logs(self, ref: str, offset: int) -> LogChunk:
         response = self._send("GET", _job(ref, "/logs"), params={"offset": offset})
         headers = response.headers
         return LogChunk(response.content, int(headers["Prunectl-Next-Offset"]), headers["Prunectl-Log-Ended"] == "true")
+
+    # -- sweeps -------------------------------------------------------------------------------------------------------
+
+    def submit_sweep(self, body: Mapping[str, Any]) -> Json:
+        """One idempotency key for all tries, as with a job."""
+        headers = {"Idempotency-Key": uuid.uuid4().hex, **self._hub_header()}
+        return self._json("POST", "/v1/sweeps", json=self._with_environment(body), headers=headers)
+
+    def plan_sweep(self, body: Mapping[str, Any]) -> Json:
+        return self._json("POST", "/v1/sweeps:plan", json=self._with_environment(body), headers=self._hub_header())
+
+    def sweeps(self, limit: int) -> tuple[list[Json], str | None]:
+        """At most ``limit`` sweeps (0: all), the newest first; and the cursor that leads on, if any."""
+        return self._pages("/v1/sweeps", {}, limit)
+
+    def sweep(self, ref: str) -> Json:
+        return self._json("GET", _sweep(ref))
+
+    def cancel_sweep(self, ref: str) -> Json:
+        return self._json("POST", _sweep(ref, "/cancel"))
+
+    def retry_sweep(self, ref: str, *, failed: bool) -> Json:
+        return self._json("POST", _sweep(ref, "/retry"), params={"failed": failed})
+
+    def compare(self, ids: Sequence[str], sweep: str | None, parameters: Mapping[str, str]) -> Json:
+        asked = {"ids": ",".join(ids)} if ids else {"sweep": str(sweep)}
+        return self._json("GET", "/v1/compare", params={**asked, **parameters})
 
     # -- files --------------------------------------------------------------------------------------------------------
 
@@ -175,6 +208,10 @@ class Client:
 
     def queues(self) -> list[Json]:
         items: list[Json] = self._json("GET", "/v1/queues")["items"]
+        return items
+
+    def quotas(self) -> list[Json]:
+        items: list[Json] = self._json("GET", "/v1/quotas")["items"]
         return items
 
     def doctor(self) -> list[Json]:
@@ -234,6 +271,10 @@ class Client:
 
 def _job(ref: str, rest: str = "") -> str:
     return f"/v1/jobs/{quote(ref, safe='')}{rest}"
+
+
+def _sweep(ref: str, rest: str = "") -> str:
+    return f"/v1/sweeps/{quote(ref, safe='')}{rest}"
 
 
 def _error_of(response: httpx2.Response) -> PrunectlError:

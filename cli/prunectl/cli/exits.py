@@ -49,7 +49,21 @@ def outcome(job: Mapping[str, Any]) -> ExitCode:
     return ExitCode.GATE_FAILED if gate and not gate["passed"] else ExitCode.DONE
 
 
+def outcomes(item: Mapping[str, Any]) -> set[ExitCode]:
+    """A job's outcome, or those of a sweep's jobs."""
+    counts = item.get("counts")
+    if counts is None:
+        return {outcome(item)}
+    numbers = {
+        ExitCode.FAILED: counts["failed"],
+        ExitCode.CANCELLED: counts["cancelled"],
+        ExitCode.GATE_FAILED: item["gates_failed"],
+        ExitCode.PENDING: counts["queued"] + counts["running"],
+    }
+    return {code for code, number in numbers.items() if number}
+
+
 def combined(jobs: Iterable[Mapping[str, Any]]) -> ExitCode:
-    """The first of failed, cancelled, gate failed, pending that applies to any of ``jobs``; else done."""
-    found = {outcome(job) for job in jobs}
+    """The first of failed, cancelled, gate failed, pending that applies to any of ``jobs`` (or sweeps); else done."""
+    found = {code for job in jobs for code in outcomes(job)}
     return next((code for code in _FIRST if code in found), ExitCode.DONE)

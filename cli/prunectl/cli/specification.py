@@ -7,13 +7,41 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from prunectl.errors import InvalidInput
 from prunectl.schemas import JobCreate, nest
-from prunectl.validation import parse_job
+from prunectl.sweep import SweepCreate, bodies, split
+from prunectl.validation import parse_job, refusal
 
 
 def job_body(flags: Mapping[str, Any], sets: Sequence[str], file: str | None) -> dict[str, Any]:
     """The nested body, checked; raises InvalidInput that names each wrong field."""
+    return _as_sent(parse_job(nest(_flat(flags, sets, file))))
+
+
+def sweep_body(flags: Mapping[str, Any], sets: Sequence[str], file: str | None) -> dict[str, Any]:
+    """The body of a sweep, each of its jobs checked; raises InvalidInput that names each wrong field.
+
+    Flags, ``--set`` and the file's values may list several values: `prunectl.sweep.split`.
+    """
+    flat = _flat(flags, sets, file)
+    name, force = flat.pop("name", None), flat.pop("force", False)
+    base, grid = split(flat)
+    body: dict[str, Any] = {"base": nest(base), "grid": grid, "force": force}
+    if name is not None:
+        body["name"] = name
+    try:
+        create = SweepCreate.model_validate(body)
+    except ValidationError as error:
+        raise refusal(error.errors(include_url=False)) from None
+    for _ in bodies(create):  # checks them: a wrong value is refused before anything is sent
+        pass
+    return body
+
+
+def _flat(flags: Mapping[str, Any], sets: Sequence[str], file: str | None) -> dict[str, Any]:
+    """Flags over ``--set`` over the file, by field."""
     flat = read_file(file) if file is not None else {}
     flat = {name.replace("-", "_"): value for name, value in flat.items()}
     for text in sets:
@@ -23,8 +51,7 @@ def job_body(flags: Mapping[str, Any], sets: Sequence[str], file: str | None) ->
     flat |= {name: value for name, value in flags.items() if value is not None and name != "tags"}
     if tags:
         flat["tags"] = tags
-    body = nest(flat)
-    return _as_sent(parse_job(body))
+    return flat
 
 
 def read_file(name: str) -> dict[str, Any]:

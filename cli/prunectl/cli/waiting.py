@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from prunectl.cli.client import Client
 from prunectl.cli.failures import Detached, say
 from prunectl.cli.job_columns import SHORT_ID, state_text
-from prunectl.errors import Unavailable
+from prunectl.cli.sweep_page import counts_text
+from prunectl.errors import NotFound, Unavailable
 from prunectl.schemas import TERMINAL_STATES
 
 Job = dict[str, Any]
@@ -24,9 +25,18 @@ class Display(Protocol):
     def update(self, job: Job) -> None: ...
 
 
-def wait(client: Client, refs: Sequence[str], *, timeout: float | None = None) -> list[Job]:
-    """The jobs, ended or as they are after ``timeout`` seconds. Raises Detached on Ctrl-C: nothing is cancelled."""
-    jobs = {ref: client.job(ref) for ref in dict.fromkeys(refs)}
+def wait(
+    client: Client,
+    refs: Sequence[str],
+    *,
+    timeout: float | None = None,
+    fetch: Callable[[str], Job] | None = None,
+) -> list[Job]:
+    """The jobs, ended or as they are after ``timeout`` seconds. Raises Detached on Ctrl-C: nothing is cancelled.
+
+    ``fetch`` gives the job, or the sweep, of a reference; as a rule, the job.
+    """
+    jobs = {ref: (fetch or client.job)(ref) for ref in dict.fromkeys(refs)}
     deadline = None if timeout is None else time.monotonic() + timeout
     pause = FIRST_PAUSE
     try:
@@ -40,7 +50,7 @@ def wait(client: Client, refs: Sequence[str], *, timeout: float | None = None) -
                 time.sleep(left)
                 pause = min(pause * 1.3, LONGEST_PAUSE)
                 for ref in pending:
-                    jobs[ref] = patiently(client, jobs[ref]["id"])
+                    jobs[ref] = patiently(client.sweep if "counts" in jobs[ref] else client.job, jobs[ref]["id"])
                     shown.update(jobs[ref])
     except KeyboardInterrupt:
         raise detached(job["id"] for job in jobs.values() if not ended(job)) from None
@@ -74,12 +84,23 @@ def detached(ids: Any) -> Detached:
     return Detached(f"\ndetached; the job goes on. prunectl wait {' '.join(ids)}")
 
 
-def patiently(client: Client, job_id: str) -> Job:
+def job_or_sweep(client: Client, ref: str) -> Job:
+    """The job that ``ref`` names or, where there is none, the sweep."""
+    try:
+        return client.job(ref)
+    except NotFound as no_job:
+        try:
+            return client.sweep(ref)
+        except NotFound:
+            raise no_job from None
+
+
+def patiently(fetch: Callable[[str], Job], job_id: str) -> Job:
     """The job, through a service that is away for up to `PATIENCE_SECONDS`."""
     give_up = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            return client.job(job_id)
+            return fetch(job_id)
         except Unavailable as error:
             if time.monotonic() > give_up:
                 raise Unavailable(error.message, hint=f"the job may still go on: prunectl wait {job_id}") from error
@@ -115,11 +136,10 @@ class Lines:
         self._said: dict[str, str] = {}
 
     def update(self, job: Job) -> None:
-        text = state_text(job)
-        if job["state"] == "running" and job.get("stage"):
-            text = f"{job['stage']} {job['progress']:.0%}"
-        # The share alone moves all the time; a line is worth it when the stage does.
-        what = f"{job['state']} {job.get('stage')} {job['attempt']}"
+        if "counts" in job:
+            text = what = counts_text(job)
+        else:
+            text, what = _job_text(job)
         if self._said.get(job["id"]) != what:
             self._said[job["id"]] = what
             say(f"{job['id'][-SHORT_ID:]} {text}")
@@ -133,6 +153,18 @@ class Bars:
     def update(self, job: Job) -> None:
         if job["id"] not in self._tasks:
             self._tasks[job["id"]] = self._progress.add_task("", total=1.0)
-        what = job["stage"] if job["state"] == "running" and job.get("stage") else state_text(job)
+        if "counts" in job:
+            what = counts_text(job)
+        else:
+            what = job["stage"] if job["state"] == "running" and job.get("stage") else state_text(job)
         done = 1.0 if job["state"] == "succeeded" else job["progress"]
         self._progress.update(self._tasks[job["id"]], completed=done, description=f"{job['id'][-SHORT_ID:]} {what:<11}")
+
+
+def _job_text(job: Job) -> tuple[str, str]:
+    """A line about the job, and what has to change for the next one."""
+    text = state_text(job)
+    if job["state"] == "running" and job.get("stage"):
+        text = f"{job['stage']} {job['progress']:.0%}"
+    # The share alone moves all the time; a line is worth it when the stage does.
+    return text, f"{job['state']} {job.get('stage')} {job['attempt']}"

@@ -28,6 +28,7 @@ from sqlalchemy import (
     union_all,
 )
 
+from prunectl.db.limit_store import limit_of
 from prunectl.db.tables import jobs
 from prunectl.db.transitions import claimable, in_state
 from prunectl.jobs.model import JobState
@@ -59,8 +60,8 @@ def best_priority(queues: tuple[str, ...]) -> Select[Any]:
 def waiting_owners(queues: tuple[str, ...], *, lateral: bool) -> Select[Any]:
     """``priority, queue, owner`` of those who wait at the best priority under ``:below``, who goes first first.
 
-    Leaves out owners with ``:max_running`` running jobs and the first ``:skip`` of the others, and has ``:take`` rows at
-    most. ``lateral``: whether the database has LATERAL joins.
+    Leaves out owners with as many running jobs as their own limit or, failing that, ``:max_running`` allows, and the first
+    ``:skip`` of the others, and has ``:take`` rows at most. ``lateral``: whether the database has LATERAL joins.
     """
     level = select(best_priority(queues).scalar_subquery().label("priority")).cte("level")
     waiting = _first_jobs(queues, select(level.c.priority), lateral).cte("waiting")
@@ -74,7 +75,7 @@ def waiting_owners(queues: tuple[str, ...], *, lateral: bool) -> Select[Any]:
     return (
         select(level.c.priority, waiting.c.queue, waiting.c.owner)
         .select_from(waiting.join(level, true()).outerjoin(running, running.c.owner == waiting.c.owner))
-        .where(busy < bindparam("max_running", type_=Integer))
+        .where(busy < limit_of(waiting.c.owner, bindparam("max_running", type_=Integer)))
         .order_by(busy, waiting.c.created_at, waiting.c.id)
         .offset(bindparam("skip", type_=Integer))
         .limit(bindparam("take", type_=Integer))

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Subquery, and_, exists, literal_column, or_, select, tuple_, union_all
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Select,
+    Subquery,
+    and_,
+    exists,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    union_all,
+)
 
-from prunectl.db.tables import db_now, jobs, metrics
+from prunectl.db.tables import db_now, jobs, metrics, sweep_links
 from prunectl.db.transitions import in_state
 from prunectl.jobs.model import JobState
 from prunectl.jobs.ports import JobQuery, MetricFilter
@@ -104,12 +116,20 @@ def _filters(query: JobQuery) -> list[ColumnElement[bool]]:
     if query.model_glob is not None:
         found.append(_matches(query.model_glob))
     if query.sweep_id is not None:
-        found.append(jobs.c.sweep_id == query.sweep_id)
+        found.append(jobs.c.id.in_(ids_of_sweep(query.sweep_id)))
     found.extend(jobs.c.tags[key].as_string() == value for key, value in query.tags.items())
     if query.since_seconds is not None:
         found.append(jobs.c.created_at >= db_now() - query.since_seconds)
     found.extend(_holds(condition) for condition in query.where)
     return found
+
+
+def ids_of_sweep(sweep_id: str) -> CompoundSelect[Any]:
+    """Ids of the jobs that the sweep created and of those that it shares."""
+    return union_all(
+        select(jobs.c.id).where(jobs.c.sweep_id == sweep_id),
+        select(sweep_links.c.job_id).where(sweep_links.c.sweep_id == sweep_id),
+    )
 
 
 def _matches(glob: str) -> ColumnElement[bool]:

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Text, and_, cast, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Text, and_, cast, insert, or_, select
 from sqlalchemy.sql import Update
 
 from prunectl.db import transitions
@@ -15,6 +15,7 @@ from prunectl.db.bulk import insert_events, insert_new_jobs, live_ids
 from prunectl.db.claiming import NO_LIMIT, best_priority, counts_of_queues, oldest_unlocked, waiting_owners
 from prunectl.db.job_listing import SORT_VALUE, listing
 from prunectl.db.job_rows import job_of, new_job_of, row_of
+from prunectl.db.limit_store import take_turns
 from prunectl.db.session import reading, streaming, writing
 from prunectl.db.tables import ID_TAIL_LENGTH, LIVE, db_now, events, id_tail, jobs, metrics
 from prunectl.errors import Conflict
@@ -25,7 +26,6 @@ from prunectl.jobs.ports import Added, Beat, Event, JobQuery, JobRows, NewJob
 from prunectl.jobs.query import Position, decode_cursor, encode_cursor, page_size, parse_sort
 from prunectl.jobs.references import UPLOAD_PREFIX, upload_digests
 
-_CLAIM_LOCK = 0x7072756E_65630001  # any constant of our own: the advisory lock of claims that honour a quota
 _CHUNK = 500  # values in one IN (…)
 _CANDIDATES = 16  # owners that one claim looks at before it asks for more
 
@@ -47,10 +47,14 @@ class SqlJobStore:
         if not new_jobs:
             return []
         with writing(self._engine) as connection:
-            if force:
-                created = self._insert(connection, new_jobs, dedupe=False)
-                return [Added(created[new.id], created=True) for new in new_jobs]
-            return self._add_or_find(connection, new_jobs)
+            return self.add_within(connection, new_jobs, force=force)
+
+    def add_within(self, connection: Connection, new_jobs: Sequence[NewJob], *, force: bool) -> list[Added]:
+        """`add` as a part of another transaction."""
+        if force:
+            created = self._insert(connection, new_jobs, dedupe=False)
+            return [Added(created[new.id], created=True) for new in new_jobs]
+        return self._add_or_find(connection, new_jobs)
 
     def _add_or_find(self, connection: Connection, new_jobs: Sequence[NewJob]) -> list[Added]:
         wanted: dict[tuple[str, str], NewJob] = {}
@@ -93,7 +97,7 @@ class SqlJobStore:
         rows = [row_of(new, now=now, dedupe=dedupe) for new in ordered]
         inserted = insert_new_jobs(connection, rows)
         created = {row["id"]: new_job_of(row) for row in rows if row["id"] in inserted}
-        _record_states(connection, created.values())
+        record_states(connection, created.values())
         return created
 
     # Looking
@@ -168,7 +172,7 @@ class SqlJobStore:
 
     def referenced_uploads(self) -> set[str]:
         text = cast(jobs.c.spec, Text)
-        with reading(self._engine) as connection:
+        with streaming(self._engine) as connection:
             specs = connection.execution_options(yield_per=1000).scalars(
                 select(text).where(text.like(f"%{UPLOAD_PREFIX}%"))
             )
@@ -194,9 +198,8 @@ class SqlJobStore:
         max_running_per_owner: int | None = None,
     ) -> Job | None:
         with writing(self._engine) as connection:
-            if max_running_per_owner is not None and self._postgresql:
-                # Two claims at once don't see each other's running job, so with a quota they go one after the other.
-                connection.execute(select(func.pg_advisory_xact_lock(_CLAIM_LOCK)))
+            if self._postgresql:
+                connection.execute(take_turns(max_running_per_owner))
             below = NO_LIMIT
             while True:
                 for priority, queue, owner in self._candidates(connection, queues, below, max_running_per_owner):
@@ -272,7 +275,10 @@ class SqlJobStore:
     def cancel(self, job_id: str) -> Job | None:
         with writing(self._engine) as connection:
             # Queued first: a claim in between makes it running, which the second statement then sees.
-            for update in (transitions.cancel_queued(job_id), transitions.cancel_running(job_id)):
+            for update in (
+                transitions.cancel_queued(jobs.c.id == job_id),
+                transitions.cancel_running(jobs.c.id == job_id),
+            ):
                 job = _apply(connection, update)
                 if job is not None:
                     return job
@@ -283,7 +289,7 @@ class SqlJobStore:
 
     def retry(self, job_id: str) -> Job | None:
         with writing(self._engine) as connection:
-            job = _apply(connection, transitions.retry(job_id))
+            job = _apply(connection, transitions.retry(jobs.c.id == job_id))
             if job is None and (current := _get(connection, job_id)) is not None:
                 raise cannot_retry(current)
             return job
@@ -309,7 +315,7 @@ class SqlJobStore:
                 update = update.where(jobs.c.id.in_(dead.scalar_subquery()))
             rows = connection.execute(update.returning(jobs)).mappings().all()
             swept = [job_of(row) for row in rows]
-            _record_states(connection, swept)
+            record_states(connection, swept)
             return swept
 
 
@@ -328,11 +334,11 @@ def _apply(connection: Connection, update: Update) -> Job | None:
     if row is None:
         return None
     job = job_of(row)
-    _record_states(connection, [job])
+    record_states(connection, [job])
     return job
 
 
-def _record_states(connection: Connection, changed: Iterable[Job]) -> None:
+def record_states(connection: Connection, changed: Iterable[Job]) -> None:
     rows = [{"job_id": job.id, "attempt": job.attempt, "kind": "state", "data": state_data(job)} for job in changed]
     if rows:
         insert_events(connection, rows)

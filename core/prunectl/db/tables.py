@@ -137,6 +137,35 @@ Index("ix_jobs_lease_until", jobs.c.lease_until, postgresql_where=_running, sqli
 Index("ix_jobs_running_owner", jobs.c.owner, postgresql_where=_running, sqlite_where=_running)
 Index("uq_jobs_dedupe", jobs.c.owner, jobs.c.dedupe_key, unique=True, postgresql_where=LIVE, sqlite_where=LIVE)
 
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("owner", String(200), nullable=False),
+    Column("name", String(200)),
+    Column("spec", StoredJson, nullable=False),
+    Column("created_at", Seconds, nullable=False),
+)
+Index("ix_sweeps_owner", sweeps.c.owner, sweeps.c.id.desc())
+
+# Jobs that a sweep found instead of queueing them; those that it queued name it in jobs.sweep_id.
+sweep_links = Table(
+    "sweep_links",
+    metadata,
+    Column("sweep_id", Id, ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True),
+    Column("job_id", Id, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+)
+Index("ix_sweep_links_job_id", sweep_links.c.job_id)
+
+owner_limits = Table(
+    "owner_limits",
+    metadata,
+    Column("owner", String(200), primary_key=True),
+    # Of jobs that run at the same time; comes before PRUNECTL_MAX_RUNNING_PER_OWNER.
+    Column("max_running", Integer, nullable=False),
+    CheckConstraint("max_running >= 0", name="max_running"),
+)
+
 metrics = Table(
     "metrics",
     metadata,

@@ -132,26 +132,26 @@ def hand_back(lease: Lease) -> Update:
     )
 
 
-def cancel_queued(job_id: str) -> Update:
+def cancel_queued(which: ColumnElement[bool]) -> Update:
     return (
         jobs.update()
-        .where(jobs.c.id == job_id, in_state(JobState.QUEUED))
+        .where(which, in_state(JobState.QUEUED))
         .values(**_NO_LEASE, state=JobState.CANCELLED, finished_at=db_now(), cancel_requested_at=db_now())
     )
 
 
-def cancel_running(job_id: str) -> Update:
+def cancel_running(which: ColumnElement[bool]) -> Update:
     return (
         jobs.update()
-        .where(jobs.c.id == job_id, in_state(JobState.RUNNING), jobs.c.cancel_requested_at.is_(None))
+        .where(which, in_state(JobState.RUNNING), jobs.c.cancel_requested_at.is_(None))
         .values(cancel_requested_at=db_now())
     )
 
 
-def retry(job_id: str) -> Update:
+def retry(which: ColumnElement[bool]) -> Update:
     return (
         jobs.update()
-        .where(jobs.c.id == job_id, jobs.c.state.in_((JobState.FAILED, JobState.CANCELLED)))
+        .where(which, jobs.c.state.in_((JobState.FAILED, JobState.CANCELLED)))
         .values(
             **_IDLE,
             **_failure(None),

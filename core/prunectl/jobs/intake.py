@@ -6,23 +6,27 @@ corrupt weights, an architecture that it can't prune, no tokenizer) fails the jo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any
+
+from ulid import ULID
 
 from prunectl.errors import HubForbidden, HubUnavailable, InvalidInput, UnsupportedArchitecture
 from prunectl.evaluation import data
 from prunectl.evaluation.tasks import refuse_data, task_of, text_limit
 from prunectl.inspection import inspect
+from prunectl.jobs.caller import Caller
 from prunectl.jobs.lookup import Source, find_model, hub_settings, parse_source, upload_name
-from prunectl.jobs.ports import Storage, WorkerStore
+from prunectl.jobs.ports import NewJob, Storage, WorkerStore
 from prunectl.jobs.sweeper import alive_within_seconds
 from prunectl.pruning import axes
 from prunectl.pruning.architectures import family_of, textpruner_families
-from prunectl.schemas import Environment, Inspection, JobCreate
+from prunectl.schemas import Environment, Inspection, JobCreate, job_digest
 from prunectl.settings import Settings
 from prunectl.zoo.config import read_config
-from prunectl.zoo.resolve import HubSettings, Located
+from prunectl.zoo.resolve import Located
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,32 @@ class Admitted:
     notes: list[str] = field(default_factory=list)
 
 
+def new_id() -> str:
+    """A new id: a ULID, so that ids sort by their time, to the millisecond."""
+    return str(ULID()).lower()
+
+
+def new_job_of(caller: Caller, admitted: Admitted, *, job_id: str | None = None, sweep_id: str | None = None) -> NewJob:
+    """The row to be queued for an admitted submission."""
+    body = admitted.body
+    return NewJob(
+        id=job_id or new_id(),
+        owner=caller.owner,
+        queue=admitted.queue,
+        priority=body.priority,
+        spec=body.model_dump(mode="json", exclude={"force"}),
+        digest=job_digest(caller.owner, admitted.located.identity, body),
+        recipe_digest=body.recipe.digest,
+        model_name=body.model,
+        model_identity=admitted.located.identity,
+        max_failures=body.retries,
+        timeout_seconds=body.timeout_seconds,
+        name=body.name,
+        sweep_id=sweep_id,
+        tags=dict(body.tags),
+    )
+
+
 class Intake:
     """Checks submissions against the model's configuration, the uploaded data and the workers that are alive."""
 
@@ -47,17 +77,25 @@ class Intake:
 
     def admit(self, body: JobCreate, *, hub_token: str | None) -> Admitted:
         """Raises InvalidInput (or a subclass) naming the field at fault; nothing was queued then."""
-        environment = body.environment if self._settings.embedded else None
-        body = body.model_copy(update={"environment": environment})
-        hub = hub_settings(environment, hub_token)
-        located = find_model(
-            body.model,
-            embedded=self._settings.embedded,
-            own_roots=self._settings.zoo_roots,
-            environment=environment,
-            hub=hub,
+        [admitted] = self.admit_all([body], hub_token=hub_token)
+        return admitted
+
+    def admit_all(self, bodies: Iterable[JobCreate], *, hub_token: str | None) -> list[Admitted]:
+        """`admit` for many: what they share (models, data files, recipes) is looked at once."""
+        looks = _Looks(
+            locate=cache(partial(self._locate, hub_token=hub_token)),
+            config=cache(partial(self._config, hub_token=hub_token)),
+            read=cache(self._read),
+            served=cache(self._served),
+            checked={},
         )
-        config = self._config(located, hub)
+        return [self._admit(body, looks) for body in bodies]
+
+    def _admit(self, body: JobCreate, looks: _Looks) -> Admitted:
+        if body.environment is not None and not self._settings.embedded:
+            body = body.model_copy(update={"environment": None})
+        located = looks.locate(body.model, body.environment)
+        config = looks.config(located, body.environment)
         notes: list[str] = []
         task = None
         sources = {
@@ -70,28 +108,36 @@ class Intake:
             )
             if value is not None
         }
-        examples = {flag: self._read(source, flag) for flag, source in sources.items()}
+        examples = {flag: looks.read(source, flag) for flag, source in sources.items()}
         if config is not None:
-            task = self._check_model(body, config, examples)
-        return Admitted(body, located, self._queue(body, notes), config, task, notes)
+            # The seed draws what is removed, never how much: recipes that differ by it alone are checked once.
+            same = (located, body.environment, body.evaluation, body.recipe.model_copy(update={"seed": 0}))
+            if same not in looks.checked:
+                looks.checked[same] = self._check_model(body, config, examples)
+            task = looks.checked[same]
+        return Admitted(body, located, self._queue(body, looks.served(), notes), config, task, notes)
+
+    def _locate(self, model: str, environment: Environment | None, *, hub_token: str | None) -> Located:
+        return find_model(
+            model,
+            embedded=self._settings.embedded,
+            own_roots=self._settings.zoo_roots,
+            environment=environment,
+            hub=hub_settings(environment, hub_token),
+        )
 
     def inspect(self, name: str, environment: Environment | None, *, hub_token: str | None) -> Inspection:
         """What the model ``name`` is made of; raises what `admit` does for a model that can't be found or read."""
         environment = environment if self._settings.embedded else None
-        hub = hub_settings(environment, hub_token)
-        located = find_model(
-            name,
-            embedded=self._settings.embedded,
-            own_roots=self._settings.zoo_roots,
-            environment=environment,
-            hub=hub,
-        )
-        return inspect(read_config(located, hub), name)
+        located = self._locate(name, environment, hub_token=hub_token)
+        return inspect(read_config(located, hub_settings(environment, hub_token)), name)
 
-    def _config(self, located: Located, hub: HubSettings) -> dict[str, Any] | None:
+    def _config(
+        self, located: Located, environment: Environment | None, *, hub_token: str | None
+    ) -> dict[str, Any] | None:
         """None where the Hub can't be asked now: the worker will."""
         try:
-            return read_config(located, hub)
+            return read_config(located, hub_settings(environment, hub_token))
         except (HubUnavailable, HubForbidden):
             return None
 
@@ -139,10 +185,25 @@ class Intake:
         text_limit(config, body.evaluation.bench_seq, field="bench_seq")
         return task
 
-    def _queue(self, body: JobCreate, notes: list[str]) -> str:
+    def _served(self) -> frozenset[str]:
         alive = self._workers.workers(alive_within_seconds=alive_within_seconds(self._settings))
-        served = {queue for worker in alive for queue in worker.queues}
+        return frozenset(queue for worker in alive for queue in worker.queues)
+
+    @staticmethod
+    def _queue(body: JobCreate, served: frozenset[str], notes: list[str]) -> str:
         queue = body.device if body.device != "auto" else ("gpu" if "gpu" in served else "cpu")
         if queue not in served:
             notes.append(f"no worker serves the queue {queue!r} now; the job waits until one does")
         return queue
+
+
+@dataclass(frozen=True)
+class _Looks:
+    """What one call of `Intake.admit_all` has found out so far."""
+
+    locate: Callable[[str, Environment | None], Located]
+    config: Callable[[Located, Environment | None], dict[str, Any] | None]
+    read: Callable[[Source, str], list[data.Example]]
+    served: Callable[[], frozenset[str]]
+    checked: dict[Any, str | None]
+    """The task, by model, evaluation and recipe."""

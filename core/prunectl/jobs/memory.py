@@ -6,6 +6,7 @@ import json
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,17 @@ from prunectl.jobs import model
 from prunectl.jobs.conflicts import already_ended, cannot_retry, still_active
 from prunectl.jobs.events import state_data
 from prunectl.jobs.model import Failure, Job, JobState, Lease, TransitionRefused
-from prunectl.jobs.ports import Added, Beat, Event, JobQuery, JobRows, MetricFilter, NewJob, Token, Worker
+from prunectl.jobs.ports import (
+    Added,
+    Beat,
+    Event,
+    JobQuery,
+    JobRows,
+    MetricFilter,
+    NewJob,
+    Token,
+    Worker,
+)
 from prunectl.jobs.query import (
     NUMBER_COLUMNS,
     Position,
@@ -37,7 +48,11 @@ class MemoryJobStore:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        self.links: dict[str, set[str]] = {}
+        """Ids of jobs that a sweep shares, by the sweep's."""
+        self.limits: dict[str, int] = {}
+        """How many jobs an owner may have running."""
         self._jobs: dict[str, Job] = {}
         self._events: list[Event] = []
         self._last_event = 0
@@ -46,7 +61,7 @@ class MemoryJobStore:
         return self._clock()
 
     def add(self, jobs: Sequence[NewJob], *, force: bool = False) -> list[Added]:
-        with self._lock:
+        with self.lock:
             return [self._add(new, force) for new in jobs]
 
     def _add(self, new: NewJob, force: bool) -> Added:
@@ -90,14 +105,14 @@ class MemoryJobStore:
         self._events.append(Event(self._last_event, job.id, job.attempt, self.now(), kind, data))
 
     def get(self, job_id: str) -> Job | None:
-        with self._lock:
+        with self.lock:
             return self._jobs.get(job_id)
 
     def find(self, text: str, *, owner: str | None = None, limit: int = 3) -> list[str]:
         part = text.lower()
         if not part.isascii() or not part.isalnum():
             return []
-        with self._lock:
+        with self.lock:
             found = [
                 job.id
                 for job in self._jobs.values()
@@ -108,9 +123,9 @@ class MemoryJobStore:
     def page(self, query: JobQuery) -> JobRows:
         sort, after, size = parse_sort(query.sort), decode_cursor(query), page_size(query)
         check_filters(query)
-        with self._lock:
+        with self.lock:
             now = self.now()
-            rows = [(_sort_value(job, sort), job) for job in self._jobs.values() if _matches(job, query, now)]
+            rows = [(_sort_value(job, sort), job) for job in self._jobs.values() if self._chosen(job, query, now)]
         filled = sorted(
             (row for row in rows if row[0] is not None), key=lambda row: (row[0], row[1].id), reverse=sort.descending
         )
@@ -123,6 +138,24 @@ class MemoryJobStore:
         last = Position(ordered[size - 1][0], items[-1].id) if more else None
         return JobRows(items, encode_cursor(query, last) if last else None)
 
+    def _chosen(self, job: Job, query: JobQuery, now: float) -> bool:
+        in_sweep = query.sweep_id is None or self._in_sweep(job, query.sweep_id)
+        return in_sweep and _matches(job, query, now)
+
+    def _in_sweep(self, job: Job, sweep_id: str) -> bool:
+        return job.sweep_id == sweep_id or job.id in self.links.get(sweep_id, ())
+
+    def all(self) -> list[Job]:
+        with self.lock:
+            return list(self._jobs.values())
+
+    def of_sweep(self, sweep_id: str) -> list[Job]:
+        """The jobs that the sweep created and those that it shares."""
+        return [job for job in self._jobs.values() if self._in_sweep(job, sweep_id)]
+
+    def has_identical(self, owner: str, digest: str) -> bool:
+        return any(job.owner == owner and job.digest == digest and job.state in _LIVE for job in self._jobs.values())
+
     def claim(
         self,
         queues: Sequence[str],
@@ -132,18 +165,15 @@ class MemoryJobStore:
         lease_seconds: float,
         max_running_per_owner: int | None = None,
     ) -> Job | None:
-        with self._lock:
+        with self.lock:
             now = self.now()
-            running: dict[str, int] = {}
-            for job in self._jobs.values():
-                if job.state is JobState.RUNNING:
-                    running[job.owner] = running.get(job.owner, 0) + 1
+            running = self.running_by_owner()
             ready = [
                 job
                 for job in self._jobs.values()
                 if job.queue in queues
                 and model.claimable(job, now)
-                and (max_running_per_owner is None or running.get(job.owner, 0) < max_running_per_owner)
+                and self.below_limit(job.owner, running.get(job.owner, 0), max_running_per_owner)
             ]
             if not ready:
                 return None
@@ -153,8 +183,15 @@ class MemoryJobStore:
                 model.claim(best, worker=worker, device=device, token=token, now=now, lease_seconds=lease_seconds)
             )
 
+    def running_by_owner(self) -> Counter[str]:
+        return Counter(job.owner for job in self._jobs.values() if job.state is JobState.RUNNING)
+
+    def below_limit(self, owner: str, busy: int, max_running_per_owner: int | None) -> bool:
+        limit = self.limits.get(owner, max_running_per_owner)
+        return limit is None or busy < limit
+
     def heartbeat(self, lease: Lease, *, stage: str | None, progress: float, lease_seconds: float) -> Beat | None:
-        with self._lock:
+        with self.lock:
             job = self._jobs.get(lease.job_id)
             if job is None:
                 return None
@@ -183,7 +220,7 @@ class MemoryJobStore:
 
     def _move(self, job_id: str, transition: Callable[[Job], Job]) -> Job | None:
         """Carry out a transition; None where there is no such job or the guard does not hold."""
-        with self._lock:
+        with self.lock:
             job = self._jobs.get(job_id)
             if job is None:
                 return None
@@ -194,21 +231,21 @@ class MemoryJobStore:
             return job if moved is job else self._changed(moved)
 
     def cancel(self, job_id: str) -> Job | None:
-        with self._lock:
+        with self.lock:
             moved = self._move(job_id, lambda job: model.cancel(job, now=self.now()))
             if moved is None and job_id in self._jobs:
                 raise already_ended(self._jobs[job_id])
             return moved
 
     def retry(self, job_id: str) -> Job | None:
-        with self._lock:
+        with self.lock:
             moved = self._move(job_id, lambda job: model.retry(job, now=self.now()))
             if moved is None and job_id in self._jobs:
                 raise cannot_retry(self._jobs[job_id])
             return moved
 
     def remove(self, job_id: str) -> Job | None:
-        with self._lock:
+        with self.lock:
             job = self._jobs.get(job_id)
             if job is None:
                 return None
@@ -218,23 +255,23 @@ class MemoryJobStore:
             return self._jobs.pop(job_id)
 
     def sweep(self) -> list[Job]:
-        with self._lock:
+        with self.lock:
             now = self.now()
             dead = [job for job in self._jobs.values() if model.expired(job, now)]
             return [self._changed(model.expire(job, now=now)) for job in dead]
 
     def identical(self, digest: str) -> Job | None:
-        with self._lock:
+        with self.lock:
             same = [job for job in self._jobs.values() if job.digest == digest and job.state in _LIVE]
         return max(same, key=lambda job: (job.created_at, job.id), default=None)
 
     def running(self) -> list[tuple[str, str]]:
-        with self._lock:
+        with self.lock:
             running = [job for job in self._jobs.values() if job.state is JobState.RUNNING]
         return [(job.worker or "", job.id) for job in sorted(running, key=lambda job: job.started_at or 0.0)]
 
     def queue_counts(self, *, at_most: int | None = None) -> dict[str, tuple[int, int]]:
-        with self._lock:
+        with self.lock:
             now = self.now()
             counts: dict[str, tuple[int, int]] = {}
             for job in self._jobs.values():
@@ -247,19 +284,19 @@ class MemoryJobStore:
             return counts
 
     def events(self, job_id: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
-        with self._lock:
+        with self.lock:
             return [event for event in self._events if event.job_id == job_id and event.id > after][:limit]
 
     def referenced_artifacts(self) -> set[str]:
-        with self._lock:
+        with self.lock:
             return {uri for job in self._jobs.values() for uri in (job.result or {}).get("artifacts", {}).values()}
 
     def referenced_uploads(self) -> set[str]:
-        with self._lock:
+        with self.lock:
             return {digest for job in self._jobs.values() for digest in upload_digests(json.dumps(job.spec))}
 
     def unknown(self, job_ids: Sequence[str]) -> set[str]:
-        with self._lock:
+        with self.lock:
             return set(job_ids) - set(self._jobs)
 
 
@@ -292,7 +329,6 @@ def _matches(job: Job, query: JobQuery, now: float) -> bool:
         query.owner in (None, job.owner)
         and (not query.states or job.state in query.states)
         and (query.model_glob is None or glob_to_regex(query.model_glob).fullmatch(job.model_name) is not None)
-        and query.sweep_id in (None, job.sweep_id)
         and all(job.tags.get(key) == value for key, value in query.tags.items())
         and (query.since_seconds is None or job.created_at >= now - query.since_seconds)
         and (

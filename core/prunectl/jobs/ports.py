@@ -43,6 +43,37 @@ class Added:
 
 
 @dataclass(frozen=True, slots=True)
+class NewSweep:
+    """A sweep about to be queued. ``spec`` has the ``base`` and the ``grid`` of a `prunectl.sweep.SweepCreate`."""
+
+    id: str
+    owner: str
+    spec: dict[str, Any]
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A sweep and what its jobs amount to. Its jobs are those that it created and those that it ``shared``: identical
+    ones that were there before.
+    """
+
+    id: str
+    owner: str
+    spec: dict[str, Any]
+    name: str | None
+    created_at: float
+    counts: dict[JobState, int] = field(default_factory=dict)
+    shared: int = 0
+    gates_failed: int = 0
+    progress_sum: float = 0.0
+    """Of the running jobs' progress."""
+    started_at: float | None = None
+    finished_at: float | None = None
+    """Of the first job to start and the last to end."""
+
+
+@dataclass(frozen=True, slots=True)
 class MetricFilter:
     """``name op value`` on a metric's after-value, for example ``eval_accuracy > 0.9``."""
 
@@ -158,7 +189,8 @@ class JobStore(Protocol):
     ) -> Job | None:
         """The best queued job of all ``queues`` (priority, the owner with fewest running, age), now running under a fresh lease.
 
-        ``device`` is what it runs on; without one, the job's queue, which is named for it.
+        ``device`` is what it runs on; without one, the job's queue, which is named for it. Never one of an owner who has
+        as many running as `LimitStore` or, failing that, ``max_running_per_owner`` allows.
         """
         ...
 
@@ -224,6 +256,88 @@ class JobStore(Protocol):
         ...
 
 
+class SweepStore(Protocol):
+    """Parents and their jobs. The parents' rows never change: whatever a sweep's state is, its jobs say it."""
+
+    def add_sweep(self, sweep: NewSweep, jobs: Sequence[NewJob], *, force: bool = False) -> list[Added]:
+        """The sweep, its jobs and its links to identical ones that exist, in one transaction."""
+        ...
+
+    def sweep(self, sweep_id: str) -> Sweep | None: ...
+
+    def find_sweeps(self, text: str, *, owner: str | None = None, limit: int = 3) -> list[str]:
+        """Ids that equal, start or end with ``text``; at most ``limit``."""
+        ...
+
+    def sweeps(self, *, owner: str | None, limit: int, after: str | None) -> list[Sweep]:
+        """The newest first, at most ``limit``, of those with a smaller id than ``after``."""
+        ...
+
+    def cancel_sweep(self, sweep_id: str) -> list[Job]:
+        """Cancel what is queued or running of the jobs that the sweep created; those that this concerned, as they are
+        now. Jobs that it shares were there before it and stay.
+        """
+        ...
+
+    def retry_sweep(self, sweep_id: str, states: Sequence[JobState]) -> list[Job]:
+        """Queue those of its jobs (shared ones, too) again that are in one of ``states``; the jobs as they are now."""
+        ...
+
+    def count_identical(self, owner: str, digests: Sequence[str]) -> int:
+        """How many of ``digests`` belong to a queued, running or succeeded job of ``owner``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a job stands among those of its queue that can be claimed now, in the order in which they will be."""
+
+    now: float
+    owner_running: int
+    owner_limit: int | None
+    """How many jobs its owner may have running; None: as many as there are slots."""
+    ahead_by_priority: int
+    ahead_by_fair_share: int
+    """Of owners with fewer running jobs."""
+    ahead_by_age: int
+    queue_running: int
+
+    @property
+    def ahead(self) -> int:
+        return self.ahead_by_priority + self.ahead_by_fair_share + self.ahead_by_age
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerLoad:
+    owner: str
+    running: int
+    queued: int
+
+
+class StandingStore(Protocol):
+    """Counts that explain the queue; nothing is decided by them."""
+
+    def standing(self, job_id: str, *, max_running_per_owner: int | None = None) -> Standing | None:
+        """None where there is no such job. Owners at their limit don't stand in anybody's way."""
+        ...
+
+    def loads(self) -> list[OwnerLoad]:
+        """Each owner with a queued or running job, by name."""
+        ...
+
+
+class LimitStore(Protocol):
+    """Limits of single owners on their running jobs. Claims honour them."""
+
+    def limits(self) -> dict[str, int]:
+        """By owner."""
+        ...
+
+    def set_limit(self, owner: str, max_running: int | None) -> None:
+        """None: whatever the setting says, from now on. 0 holds the owner's jobs back."""
+        ...
+
+
 class WorkerStore(Protocol):
     def announce(self, worker: Worker) -> None:
         """Insert or renew: ``seen_at`` becomes now."""
@@ -264,6 +378,28 @@ class Doorbell(Protocol):
     def ring(self, queue: str, times: int = 1) -> None:
         """Best effort: a broker that is down is logged, never raised."""
         ...
+
+
+class JobEvents(Protocol):
+    """Tells whoever watches the message broker of jobs. Best effort, as with a `Doorbell`."""
+
+    def claimed(self, job: Job) -> None:
+        """An attempt has begun."""
+        ...
+
+    def ended(self, job: Job) -> None:
+        """An attempt has ended; ``job`` is as it was left: ended, or queued again."""
+        ...
+
+
+class NoJobEvents:
+    """`JobEvents` of nobody."""
+
+    def claimed(self, job: Job) -> None:
+        return
+
+    def ended(self, job: Job) -> None:
+        return
 
 
 class Storage(Protocol):

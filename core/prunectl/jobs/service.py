@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
-from ulid import ULID
-
-from prunectl.errors import Conflict, Forbidden, InvalidInput, NotFound, TooLarge
+from prunectl.errors import Conflict, InvalidInput, NotFound, TooLarge
 from prunectl.evaluation.tasks import text_limit
+from prunectl.jobs.caller import Caller
 from prunectl.jobs.catalog import Catalog
 from prunectl.jobs.doctor import Check, Doctor
-from prunectl.jobs.intake import Admitted, Intake
+from prunectl.jobs.intake import Intake, new_job_of
 from prunectl.jobs.lookup import upload_name
 from prunectl.jobs.model import Job
 from prunectl.jobs.ports import (
@@ -26,12 +25,11 @@ from prunectl.jobs.ports import (
     IdempotencyStore,
     JobQuery,
     JobStore,
-    NewJob,
     Storage,
     Worker,
     WorkerStore,
 )
-from prunectl.jobs.ringing import ring_count
+from prunectl.jobs.ringing import Ringer
 from prunectl.jobs.sweeper import alive_within_seconds
 from prunectl.jobs.views import full_recipe, view_of, worker_view
 from prunectl.pruning import axes, planning
@@ -60,27 +58,6 @@ log = logging.getLogger(__name__)
 MIN_ABBREVIATION = 4
 LOG_CHUNK_BYTES = 2**20
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks. ``admin`` may see and touch the jobs of every owner."""
-
-    owner: str
-    scopes: frozenset[str]
-
-    @property
-    def is_admin(self) -> bool:
-        return "admin" in self.scopes
-
-    def require(self, scope: str) -> None:
-        """Raises Forbidden unless one of the caller's scopes covers ``scope``."""
-        covered = {"read": {"read", "submit", "admin"}, "submit": {"submit", "admin"}, "admin": {"admin"}}[scope]
-        if not covered & self.scopes:
-            raise Forbidden(
-                f"this token may not {scope}",
-                hint=f"an admin can make one that may: prunectl tokens create NAME --scope {scope}",
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +107,7 @@ class JobService:
         self._store = store
         self._workers = workers
         self._idempotency = idempotency
-        self._doorbell = doorbell
+        self._ringer = Ringer(store, workers, doorbell, alive_within_seconds(settings))
         self._storage = storage
         self._secrets = secrets
         self._settings = settings
@@ -149,7 +126,7 @@ class JobService:
         if idempotency_key and (earlier := self._idempotency.recall(caller.owner, idempotency_key)):
             return self._repeated(caller, earlier, body_sha256)
         admitted = self._intake.admit(body, hub_token=hub_token)
-        new = self._new_job(caller, admitted)
+        new = new_job_of(caller, admitted)
         if hub_token and self._settings.embedded:
             self._secrets.keep(new.id, hub_token)
         [added] = self._store.add([new], force=body.force)
@@ -158,38 +135,14 @@ class JobService:
         if idempotency_key:
             self._idempotency.remember(caller.owner, idempotency_key, body_sha256, [added.job.id])
         if added.created:
-            self._ring(added.job.queue, 1)
+            self._ringer.ring(added.job.queue, 1)
         return Submitted(view_of(added.job), added.created)
 
     def _repeated(self, caller: Caller, earlier: tuple[str, list[str]], body_sha256: str) -> Submitted:
         known_sha256, [job_id] = earlier
         if known_sha256 != body_sha256:
             raise InvalidInput("this Idempotency-Key was used with another body", field="Idempotency-Key")
-        return Submitted(view_of(self._job(caller, job_id)), created=False)
-
-    def _new_job(self, caller: Caller, admitted: Admitted) -> NewJob:
-        body = admitted.body
-        return NewJob(
-            id=str(ULID()).lower(),
-            owner=caller.owner,
-            queue=admitted.queue,
-            priority=body.priority,
-            spec=body.model_dump(mode="json", exclude={"force"}),
-            digest=job_digest(caller.owner, admitted.located.identity, body),
-            recipe_digest=body.recipe.digest,
-            model_name=body.model,
-            model_identity=admitted.located.identity,
-            max_failures=body.retries,
-            timeout_seconds=body.timeout_seconds,
-            name=body.name,
-            tags=dict(body.tags),
-        )
-
-    def _ring(self, queue: str, jobs: int) -> None:
-        slots = sum(worker.slots for worker in self._alive() if queue in worker.queues)
-        _, running = self._store.queue_counts(at_most=1).get(queue, (0, 0))
-        busy = min(running, slots)
-        self._doorbell.ring(queue, ring_count(jobs, slots - busy, busy))
+        return Submitted(view_of(self.find(caller, job_id)), created=False)
 
     def _alive(self) -> Sequence[Worker]:
         return self._workers.workers(alive_within_seconds=alive_within_seconds(self._settings))
@@ -247,16 +200,16 @@ class JobService:
 
     def show(self, caller: Caller, ref: str) -> JobView:
         caller.require("read")
-        return self._here(view_of(self._job(caller, ref)))
+        return self._here(view_of(self.find(caller, ref)))
 
     def spec(self, caller: Caller, ref: str) -> dict[str, Any]:
         """The flat recipe file that submits this job again."""
         caller.require("read")
-        return flatten(JobCreate.model_validate(self._job(caller, ref).spec))
+        return flatten(JobCreate.model_validate(self.find(caller, ref).spec))
 
     def events(self, caller: Caller, ref: str, after: int) -> Sequence[Event]:
         caller.require("read")
-        return self._store.events(self._job(caller, ref).id, after=after)
+        return self._store.events(self.find(caller, ref).id, after=after)
 
     def workers(self, caller: Caller) -> Sequence[WorkerView]:
         caller.require("read")
@@ -310,18 +263,18 @@ class JobService:
     def cancel(self, caller: Caller, ref: str) -> JobView:
         """A queued job is cancelled at once, a running one by its worker's next heartbeat. Raises Conflict once it has ended."""
         caller.require("submit")
-        return view_of(self._changed(self._store.cancel(self._job(caller, ref).id), ref))
+        return view_of(self._changed(self._store.cancel(self.find(caller, ref).id), ref))
 
     def retry(self, caller: Caller, ref: str) -> JobView:
         caller.require("submit")
-        job = self._changed(self._store.retry(self._job(caller, ref).id), ref)
-        self._ring(job.queue, 1)
+        job = self._changed(self._store.retry(self.find(caller, ref).id), ref)
+        self._ringer.ring(job.queue, 1)
         return view_of(job)
 
     def remove(self, caller: Caller, ref: str, *, keep_artifacts: bool = False) -> JobView:
         """Delete an ended job's row, then its artifacts and logs: a crash in between leaves orphans, which are collected."""
         caller.require("submit")
-        job = self._changed(self._store.remove(self._job(caller, ref).id), ref)
+        job = self._changed(self._store.remove(self.find(caller, ref).id), ref)
         if not keep_artifacts:
             self._storage.remove(f"{RUNS}/{job.id}")
             self._storage.remove(f"{LOGS}/{job.id}")
@@ -333,7 +286,7 @@ class JobService:
         """Bytes from ``offset`` of the logs of all attempts, one after the other; at most 1 MiB a call."""
         caller.require("read")
         # The job first, the bytes after: what was written before the end is then in the bytes.
-        job = self._job(caller, ref)
+        job = self.find(caller, ref)
         skip = offset
         for attempt in range(1, job.attempt + 1):
             name = log_name(job.id, attempt)
@@ -347,7 +300,7 @@ class JobService:
     def artifact_files(self, caller: Caller, ref: str) -> Sequence[ArtifactFile]:
         """Files of the job's checkpoint directory, by path relative to it."""
         caller.require("read")
-        root = self._artifact_root(self._job(caller, ref))
+        root = self._artifact_root(self.find(caller, ref))
         files = []
         for path in sorted(self._storage.list(root)):
             size = self._storage.size(f"{root}/{path}")
@@ -358,7 +311,7 @@ class JobService:
     def open_artifact(self, caller: Caller, ref: str, path: str) -> tuple[AbstractContextManager[Any], int]:
         """(a context manager of a binary file, its size). Raises NotFound for anything that is not in the job's own directory."""
         caller.require("read")
-        root = self._artifact_root(self._job(caller, ref))
+        root = self._artifact_root(self.find(caller, ref))
         parts = PurePosixPath(path).parts
         if path not in self._storage.list(root) or ".." in parts or path.startswith("/"):
             raise NotFound(f"the job has no artifact {path!r}", hint="prunectl pull ID DIR fetches all of them")
@@ -411,10 +364,10 @@ class JobService:
 
     # -- shared -------------------------------------------------------------------------------------------------------
 
-    def _job(self, caller: Caller, ref: str) -> Job:
+    def find(self, caller: Caller, ref: str) -> Job:
         """The job that ``ref`` names, whole or abbreviated. Another owner's is as if it were not there."""
         ref = ref.strip().lower()
-        owner = None if caller.is_admin else caller.owner
+        owner = caller.sees
         hint = "prunectl list -a shows all"
         if len(ref) < MIN_ABBREVIATION or not ref.isalnum():
             raise NotFound(
@@ -431,8 +384,12 @@ class JobService:
     @staticmethod
     def _changed(job: Job | None, ref: str) -> Job:
         if job is None:
-            raise NotFound(f"no job {ref!r}: it was removed meanwhile")
+            raise JobService.removed(ref)
         return job
+
+    @staticmethod
+    def removed(ref: str) -> NotFound:
+        return NotFound(f"no job {ref!r}: it was removed meanwhile")
 
 
 def _digest(sha256: str) -> str:

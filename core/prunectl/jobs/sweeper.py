@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from prunectl.errors import PrunectlError
-from prunectl.jobs.ports import Doorbell, JobStore, Worker, WorkerStore
+from prunectl.jobs.ports import Doorbell, JobEvents, JobStore, NoJobEvents, Worker, WorkerStore
 from prunectl.jobs.ringing import MAX_RINGS, ring_count
 from prunectl.settings import Settings
 
@@ -45,6 +45,7 @@ class Sweeper(threading.Thread):
         *,
         announce: Worker | None = None,
         chores: Sequence[Callable[[], object]] = (),
+        events: JobEvents | None = None,
     ) -> None:
         super().__init__(name="sweeper", daemon=True)
         self._store = store
@@ -53,6 +54,7 @@ class Sweeper(threading.Thread):
         self._settings = settings
         self._announce = announce
         self._chores = chores
+        self._events = events or NoJobEvents()
         self._ended = threading.Event()
         self._until_chores = settings.sweep_seconds
 
@@ -88,6 +90,7 @@ class Sweeper(threading.Thread):
         swept = self._store.sweep()
         for job in swept:
             logger.warning("job %s: lease of attempt %d expired, now %s", job.id, job.attempt, job.state)
+            self._events.ended(job)
         self._ring()
         self._workers.forget_silent(FORGET_SECONDS)
         return len(swept)

@@ -9,10 +9,15 @@ from sqlalchemy import Engine, text
 
 from prunectl.db import migrate
 from prunectl.db.job_store import SqlJobStore
+from prunectl.db.limit_store import SqlLimitStore
 from prunectl.db.session import make_engine
+from prunectl.db.standing_store import SqlStandingStore
+from prunectl.db.sweep_store import SqlSweepStore
 from prunectl.db.tables import metadata
 from support.servers import fresh_database
+from support.standing_stores import StandingContract
 from support.stores import JobStoreContract, add
+from support.sweep_stores import SweepStoreContract
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +35,34 @@ class TestPostgresJobStore(JobStoreContract):
         with migrated.begin() as connection:
             connection.execute(text(f"TRUNCATE {', '.join(metadata.tables)}"))
         return SqlJobStore(migrated)
+
+
+class TestPostgresSweepStore(SweepStoreContract):
+    @pytest.fixture
+    def store(self, migrated: Engine) -> SqlJobStore:
+        with migrated.begin() as connection:
+            connection.execute(text(f"TRUNCATE {', '.join(metadata.tables)}"))
+        return SqlJobStore(migrated)
+
+    @pytest.fixture
+    def sweeps(self, store: SqlJobStore, migrated: Engine) -> SqlSweepStore:
+        return SqlSweepStore(migrated)
+
+
+class TestPostgresStandingStore(StandingContract):
+    @pytest.fixture
+    def store(self, migrated: Engine) -> SqlJobStore:
+        with migrated.begin() as connection:
+            connection.execute(text(f"TRUNCATE {', '.join(metadata.tables)}"))
+        return SqlJobStore(migrated)
+
+    @pytest.fixture
+    def standings(self, store: SqlJobStore, migrated: Engine) -> SqlStandingStore:
+        return SqlStandingStore(migrated)
+
+    @pytest.fixture
+    def limits(self, store: SqlJobStore, migrated: Engine) -> SqlLimitStore:
+        return SqlLimitStore(migrated)
 
 
 def test_sessions_that_the_server_ends_are_replaced(migrated: Engine) -> None:

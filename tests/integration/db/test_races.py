@@ -10,6 +10,7 @@ import pytest
 
 from prunectl.db import migrate
 from prunectl.db.job_store import SqlJobStore
+from prunectl.db.limit_store import SqlLimitStore
 from prunectl.db.session import make_engine
 from support.queue_stub import python_path
 from support.stores import add, claim, new_job
@@ -86,6 +87,17 @@ def test_identical_submits_at_once_queue_one_job(url: str) -> None:
     for column in zip(*answers, strict=True):
         assert sum(answer.startswith("True") for answer in column) == 1
         assert len({answer.split()[1] for answer in column}) == 1
+
+
+def test_an_owners_own_limit_holds_against_claims_at_once(url: str) -> None:
+    engine = make_engine(url)
+    SqlLimitStore(engine).set_limit("ada", 2)
+    SqlJobStore(engine).add([new_job() for _ in range(20)])
+    won = race(
+        url,
+        "won = []\nwhile (job := claim(store)) is not None: won.append(job.id)\nprint(json.dumps(won))",
+    )
+    assert sum(len(part) for part in won) == 2
 
 
 def test_a_quota_holds_against_claims_at_once(url: str) -> None:

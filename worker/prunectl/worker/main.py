@@ -15,7 +15,7 @@ from prunectl.db import migrate
 from prunectl.db.job_store import SqlJobStore
 from prunectl.db.session import make_engine
 from prunectl.db.worker_store import SqlWorkerStore
-from prunectl.dispatch import QUEUES, CeleryDoorbell, make_app
+from prunectl.dispatch import QUEUES, CeleryDoorbell, job_events, make_app, node_name
 from prunectl.errors import InvalidInput, PrunectlError, Unavailable, nearest
 from prunectl.jobs.leftovers import chores
 from prunectl.jobs.ports import Worker
@@ -75,6 +75,7 @@ def serve(
         settings,
         announce=me,
         chores=[*chores(store, storage, settings), lambda: collect_scratch(settings.home / "scratch")],
+        events=job_events(settings, me.name),
     )
     watchdog = Watchdog(store, me.queues, board, stop, doorbell.ping, settings)
     watchdog.start()
@@ -158,6 +159,7 @@ def _serve_one_in(
                 Slot(me.name, me.queues, _slot_index(), me.slots),
                 stop,
                 runner=runner,
+                events=job_events(settings, me.name),
             )
         with board.woken(_slot_index()):
             return made[pid].serve_one()
@@ -211,14 +213,15 @@ def _run_celery(
         worker = TellingWorker(
             queues=list(queues),
             concurrency=slots,
-            hostname=f"prunectl@{name}",
+            hostname=node_name(name),
             loglevel=settings.log_level.upper(),
             optimization="fair",
             quiet=True,
             # Workers have nothing to tell each other: who is alive stands in the database. Mingling costs a second.
             without_gossip=True,
             without_mingle=True,
-            without_heartbeat=True,
+            # Those who watch events know by heartbeats who is there.
+            without_heartbeat=not settings.celery_events,
         )
         worker.start()
     finally:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from prunectl.errors import FailureClass, PrunectlError
 from prunectl.jobs.model import Failure, Job
-from prunectl.jobs.ports import Doorbell, JobStore, Storage
+from prunectl.jobs.ports import Doorbell, JobEvents, JobStore, NoJobEvents, Storage
 from prunectl.jobs.secrets import SecretFiles
 from prunectl.schemas import Result
 from prunectl.settings import Settings
@@ -56,6 +56,7 @@ class Supervisor:
         stop: StopFlag,
         *,
         runner: Sequence[str] = RUNNER,
+        events: JobEvents | None = None,
     ) -> None:
         self._store = store
         self._storage = storage
@@ -64,6 +65,7 @@ class Supervisor:
         self._slot = slot
         self._stop = stop
         self._runner = runner
+        self._events = events or NoJobEvents()
         self._secrets = SecretFiles(settings.home / "secrets")
 
     def serve_one(self) -> bool:
@@ -84,6 +86,7 @@ class Supervisor:
         )
         keeper.start()
         try:
+            self._events.claimed(job)
             self._serve(job, keeper, claimed_at)
         finally:
             keeper.stop()
@@ -259,6 +262,8 @@ class Supervisor:
             return
         if current is None or current.state.terminal:
             self._secrets.drop(job.id)
+        if current is not None and current.attempt == job.attempt:
+            self._events.ended(current)
         for queue in self._slot.queues:
             if counts.get(queue, (0, 0))[0]:
                 self._doorbell.ring(queue)

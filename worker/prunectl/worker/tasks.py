@@ -15,6 +15,7 @@ def register(app: Celery, serve_one: Callable[[], object]) -> None:
     The task lasts as long as the job, so that Celery's concurrency is the number of slots.
     """
 
-    @app.task(name=RING, ignore_result=True)
+    # No Celery events of its own: who watches wants to see jobs, which `prunectl.dispatch.job_events` reports.
+    @app.task(name=RING, ignore_result=True, send_events=False)
     def ring() -> None:
         serve_one()

@@ -1,4 +1,4 @@
-"""``/v1/workers``, ``/v1/queues``, ``/v1/models`` and ``/v1/doctor``: what there is to work with."""
+"""``/v1/workers``, ``/v1/queues``, ``/v1/quotas``, ``/v1/models`` and ``/v1/doctor``: what there is to work with."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from fastapi import APIRouter, Header
 from pydantic import ValidationError
 
 from prunectl.api.auth import CurrentCaller
-from prunectl.api.dependencies import Jobs, ServiceSettings
+from prunectl.api.dependencies import Jobs, ServiceSettings, Standings
 from prunectl.api.problems import responses
 from prunectl.schemas import Environment, Inspection, ModelInspect, ModelView
+from prunectl.standing import QuotaPage
 from prunectl.validation import refusal
 
 router = APIRouter(prefix="/v1", tags=["fleet"], responses=responses(401, 403, 422))
@@ -29,6 +30,12 @@ def workers(caller: CurrentCaller, jobs: Jobs) -> dict[str, Any]:
 @router.get("/queues")
 def queues(caller: CurrentCaller, jobs: Jobs) -> dict[str, Any]:
     return _items(jobs.queues(caller))
+
+
+@router.get("/quotas")
+def quotas(caller: CurrentCaller, standings: Standings) -> QuotaPage:
+    """How many jobs the caller may have running, and has; for an admin those of every owner."""
+    return standings.quotas(caller)
 
 
 @router.get("/models")

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Response
 
 from prunectl.api.auth import CurrentCaller
-from prunectl.api.dependencies import Jobs, ServiceSettings
+from prunectl.api.dependencies import Jobs, ServiceSettings, Standings, Sweeps
 from prunectl.api.problems import responses
 from prunectl.api.query import ListParameters
 from prunectl.schemas import JobCreate, JobPage, JobView, Plan
+from prunectl.standing import Explanation
 
 router = APIRouter(prefix="/v1", tags=["jobs"], responses=responses(401, 403, 422))
 
@@ -48,9 +49,9 @@ def plan(
 
 
 @router.get("/jobs")
-def list_jobs(parameters: Annotated[ListParameters, Query()], caller: CurrentCaller, jobs: Jobs) -> JobPage:
+def list_jobs(parameters: Annotated[ListParameters, Query()], caller: CurrentCaller, sweeps: Sweeps) -> JobPage:
     """One page of jobs; ``next_cursor`` leads to the next."""
-    return jobs.list(caller, parameters.query())
+    return sweeps.jobs(caller, parameters.query())
 
 
 @router.get("/jobs/{ref}", responses=responses(404))
@@ -63,6 +64,12 @@ def show(ref: str, caller: CurrentCaller, jobs: Jobs) -> JobView:
 def spec(ref: str, caller: CurrentCaller, jobs: Jobs) -> dict[str, Any]:
     """The flat recipe file that submits this job again."""
     return jobs.spec(caller, ref)
+
+
+@router.get("/jobs/{ref}/why", responses=responses(404, 409))
+def why(ref: str, caller: CurrentCaller, standings: Standings) -> Explanation:
+    """Why the job waits, runs or has ended; the first reason is the one that holds it back most."""
+    return standings.why(caller, ref)
 
 
 @router.post("/jobs/{ref}/cancel", responses=responses(404, 409))

@@ -25,6 +25,9 @@ def command(
     sort: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="A column or metric; - in front: descending.")
     ] = None,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Only those that no other listed job beats in both latency and quality.")
+    ] = False,
     columns: Annotated[str | None, typer.Option(metavar="A,B", help="Columns to show.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=0, help="At most N jobs; 0: all.")] = 50,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show again as things change, until Ctrl-C.")] = False,
@@ -46,16 +49,16 @@ def command(
         "where": where,
     }
     parameters = {name: value for name, value in filters.items() if value}
-    if not parameters and not everything:
+    if not parameters and not everything and not pareto:
         parameters["recent"] = RECENT
     if sort:
         parameters["sort"] = sort
     names = [name.strip() for name in columns.split(",") if name.strip()] if columns else None
     with connect() as client:
         if watch:
-            _watch(client, parameters, limit, names, format)
+            _watch(client, parameters, limit, names, format, pareto)
         else:
-            items, cursor = client.jobs(parameters, limit)
+            items, cursor = _jobs(client, parameters, limit, pareto)
             _print(items, cursor, names, format)
 
 
@@ -72,13 +75,31 @@ def _print(items: list[dict[str, Any]], cursor: str | None, names: list[str] | N
         say(f"there are more than {len(items)}; -n 0 shows all")
 
 
-def _watch(client: Any, parameters: dict[str, Any], limit: int, names: list[str] | None, format: Any) -> None:
+def _jobs(client: Any, parameters: dict[str, Any], limit: int, pareto: bool) -> tuple[list[dict[str, Any]], str | None]:
+    """At most ``limit`` of the jobs that fit; with ``pareto`` all that are on the front of those that fit."""
+    if not pareto:
+        found: tuple[list[dict[str, Any]], str | None] = client.jobs(parameters, limit)
+        return found
+    from prunectl.comparison import COST, front, quality_of
+
+    every, _ = client.jobs(parameters, 0)
+    measured = [job for job in every if job["metrics"].get(COST, {}).get("after") is not None]
+    quality = quality_of(job["metrics"] for job in measured)
+    if quality is None:
+        return [], None
+    points = [(job["metrics"][COST]["after"], job["metrics"][quality]["after"]) for job in measured]
+    return [job for job, kept in zip(measured, front(points, COST, quality), strict=True) if kept], None
+
+
+def _watch(
+    client: Any, parameters: dict[str, Any], limit: int, names: list[str] | None, format: Any, pareto: bool
+) -> None:
     import sys
     import time
 
     before = None
     while True:
-        items, cursor = client.jobs(parameters, limit)
+        items, cursor = _jobs(client, parameters, limit, pareto)
         if items != before or sys.stdout.isatty():
             if sys.stdout.isatty():
                 typer.echo("\033[2J\033[H", nl=False)

@@ -17,13 +17,12 @@ def command(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Show jobs in full: recipe, progress, measurements before and after, heads kept, artifacts."""
+    """Show jobs in full: recipe, progress, measurements before and after, heads kept, artifacts. Shows sweeps, too."""
     from prunectl.cli.connection import connect
-    from prunectl.cli.job_columns import DEFAULT, columns_of
-    from prunectl.cli.job_page import print_page
-    from prunectl.cli.output import choose_format, print_documents
+    from prunectl.cli.mixed import print_shown
+    from prunectl.cli.output import choose_format
+    from prunectl.cli.waiting import job_or_sweep
 
     format = choose_format(output, as_json, quiet)
     with connect() as client:
-        jobs = [client.job(ref) for ref in ids]
-    print_documents(jobs, format, print_page, columns_of(DEFAULT))
+        print_shown(client, [job_or_sweep(client, ref) for ref in ids], format)

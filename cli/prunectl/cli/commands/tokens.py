@@ -15,7 +15,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=T
 
 @app.callback()
 def tokens() -> None:
-    """Create, list and revoke API tokens, in the database of PRUNECTL_DATABASE_URL."""
+    """Create, list and revoke API tokens, and limit their owners, in the database of PRUNECTL_DATABASE_URL."""
 
 
 @app.command()
@@ -27,6 +27,10 @@ def create(
     owner: Annotated[str | None, typer.Option(help="Whose jobs it submits and sees (default: NAME).")] = None,
     expires: Annotated[
         str | None, typer.Option(metavar="90d", help="How long it is valid (default: until revoked).")
+    ] = None,
+    max_running: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="At most N jobs of this owner run at once, with all of their tokens."),
     ] = None,
 ) -> None:
     """Make a token and print it, once."""
@@ -47,7 +51,23 @@ def create(
             expires_at = None if expires is None else services.store.now() + parse_duration(expires)
         except ValueError as error:
             raise InvalidInput(f"expires: {error}", field="expires", value=expires) from None
+        if max_running is not None:
+            services.limits.set_limit(owner or name, max_running)
         write(mint(services.tokens, name=name, owner=owner or name, scope=scope, expires_at=expires_at))
+
+
+@app.command()
+def limit(
+    owner: Annotated[str, typer.Argument(metavar="OWNER", help="Whose jobs.")],
+    max_running: Annotated[str, typer.Argument(metavar="N|none", help="none: PRUNECTL_MAX_RUNNING_PER_OWNER again.")],
+) -> None:
+    """Let at most N jobs of an owner run at the same time; 0 holds them back."""
+    from prunectl.errors import InvalidInput
+
+    if max_running != "none" and not max_running.isdecimal():
+        raise InvalidInput(f"max-running: {max_running!r} is neither a number nor none", field="max_running")
+    with _services() as services:
+        services.limits.set_limit(owner, None if max_running == "none" else int(max_running))
 
 
 @app.command("list")

@@ -10,7 +10,7 @@ from prunectl.cli.output import JsonOption, OutputOption, QuietOption
 
 
 def command(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Of jobs or sweeps.")],
     timeout: Annotated[str | None, typer.Option(metavar="10m", help="Give up waiting after so long (exit 8).")] = None,
     output: OutputOption = None,
     as_json: JsonOption = False,
@@ -20,8 +20,8 @@ def command(
     from prunectl.cli import waiting
     from prunectl.cli.connection import connect
     from prunectl.cli.exits import combined
-    from prunectl.cli.job_columns import DEFAULT, columns_of
-    from prunectl.cli.output import Format, choose_format, print_documents, print_list
+    from prunectl.cli.mixed import print_waited
+    from prunectl.cli.output import choose_format
     from prunectl.errors import InvalidInput
     from prunectl.schemas import parse_duration
 
@@ -31,10 +31,6 @@ def command(
     except ValueError as error:
         raise InvalidInput(f"timeout: {error}", field="timeout", value=timeout) from None
     with connect() as client:
-        jobs = waiting.wait(client, ids, timeout=seconds)
-    columns = columns_of(DEFAULT)
-    if format in (Format.TABLE, Format.WIDE):
-        print_list(jobs, format, columns)
-    else:
-        print_documents(jobs, format, lambda job: None, columns)
-    raise typer.Exit(combined(jobs))
+        waited = waiting.wait(client, ids, timeout=seconds, fetch=lambda ref: waiting.job_or_sweep(client, ref))
+    print_waited(waited, format)
+    raise typer.Exit(combined(waited))
