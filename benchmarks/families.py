@@ -72,10 +72,9 @@ def families() -> tuple[str, ...]:
 
 def run(wanted: Sequence[str], axes: Sequence[str], home: Path, *, workers: int = 1) -> list[Cell]:
     """A job for each cell; ``home`` is an empty directory, and a process is forked for each of ``workers``."""
+    from prunectl.errors import PrunectlError
     from support import pipeline
     from support.models import build, heads_of, texts
-
-    from prunectl.errors import PrunectlError
 
     queue = LocalJobs(home)
     data = pipeline.upload(home, "\n".join(texts(40)), "texts.txt")
@@ -154,10 +153,10 @@ def _loaded_again(
 ) -> dict[tuple[str, str], Cell]:
     """The cells of ``jobs``; those that don't load with and without prunectl to the same bits say so."""
     from safetensors.torch import save_file
-    from support.models import heads_of
-    from support.pruning import batches
 
     from prunectl.checkpoints import load_pruned
+    from support.models import heads_of
+    from support.pruning import batches
 
     work.mkdir()
     cases = []

@@ -28,10 +28,9 @@ class LocalJobs:
     """A queue in memory; ``home`` is a directory of its own. Raises nothing of a job's own: a job that fails says so."""
 
     def __init__(self, home: Path, *, threads: int = 1) -> None:
-        from support.service import memory_services
-
         from prunectl.jobs.service import Caller
         from prunectl.settings import Settings
+        from support.service import memory_services
 
         self.home, self._threads = home, threads
         self.settings = Settings(home=home, embedded=True)
