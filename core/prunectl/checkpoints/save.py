@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import platform
@@ -22,7 +23,7 @@ from transformers import PreTrainedModel
 from prunectl.checkpoints import card, manifest
 from prunectl.checkpoints.manifest import CONFIG_KEY, WEIGHTS
 from prunectl.errors import DiskFull
-from prunectl.pruning import shapes
+from prunectl.pruning import depth, shapes
 from prunectl.pruning.architectures import shape_of
 from prunectl.pruning.blocks import base_path, find_blocks, linear
 from prunectl.pruning.engine import Pruned
@@ -81,7 +82,10 @@ def save(
         if "auto_map" in config:
             (directory / f"{CARRIED}.py").write_text(_carried(model), encoding="utf-8")
         if getattr(model, "generation_config", None) is not None:
-            model.generation_config.to_json_file(directory / "generation_config.json")
+            generation = copy.deepcopy(model.generation_config)
+            if _outgrows_its_cache(model):
+                generation.use_cache = False
+            generation.to_json_file(directory / "generation_config.json")
         save_file(_tensors(model), directory / WEIGHTS, metadata={"format": "pt"})
         tokenizer = source if pruned.vocabulary is None else pruned.vocabulary.directory
         for name in TOKENIZER_FILES:
@@ -148,6 +152,16 @@ def described_shapes(model: PreTrainedModel) -> dict[str, Any]:
             for path in (*block.ffn_first, block.ffn_second):
                 found["linears"][path.removeprefix(prefix)] = _shape(model, path)
     return found
+
+
+def _outgrows_its_cache(model: PreTrainedModel) -> bool:
+    """Whether the decoder has more layers than the cache that ``generate`` would make for it.
+
+    transformers sizes a T5's cache by the depth of its encoder, so a deeper decoder can write without a cache only.
+    """
+    counted = int(model.config.get_text_config(decoder=True).num_hidden_layers)
+    decoders = [stack for stack in depth.stacks_of(model.config.to_dict()) if stack.name == "decoder"]
+    return any(stack.layers > counted for stack in decoders)
 
 
 def _config(model: PreTrainedModel) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from prunectl.jobs.caller import Caller
 from prunectl.jobs.lookup import Source, find_model, hub_settings, parse_source, upload_name
 from prunectl.jobs.ports import NewJob, Storage, WorkerStore
 from prunectl.jobs.sweeper import alive_within_seconds
-from prunectl.pruning import axes
-from prunectl.pruning.architectures import family_of, textpruner_families
+from prunectl.pruning import axes, planning
+from prunectl.pruning.architectures import family_of
 from prunectl.schemas import Environment, Inspection, JobCreate, job_digest
 from prunectl.settings import Settings
 from prunectl.zoo.config import read_config
@@ -164,13 +164,7 @@ class Intake:
             family = family_of(config)
         except UnsupportedArchitecture:
             return None
-        if body.recipe.engine == "textpruner" and not family.in_textpruner:
-            raise InvalidInput(
-                f"engine textpruner does not know the {family.model_type} family",
-                field="engine",
-                value="textpruner",
-                hint="use --engine native, or a model of one of: " + ", ".join(textpruner_families()),
-            )
+        planning.check_engine(family.model_type, body.recipe)
         for flag in ("data", "calibration"):
             if getattr(body.evaluation, flag) is not None:
                 refuse_data(config, flag)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from prunectl.errors import UnsupportedArchitecture
+from prunectl.pruning import residency
 from prunectl.pruning.vocabulary import Vocabulary, config_ids
 
 _ID_INPUTS = ("input_ids", "decoder_input_ids")
@@ -24,6 +25,7 @@ def cut_vocabulary(model: PreTrainedModel, vocabulary: Vocabulary) -> None:
     Which tensors have a row an entry is read off the class itself: those whose shape follows ``vocab_size``. Raises
     UnsupportedArchitecture where cutting them doesn't give what the class expects.
     """
+    residency.release(model)  # the rows are copied, so for a moment both are there
     sizes = _sizes(model, vocabulary)
     rows = torch.tensor(vocabulary.rows)
     numbers = vocabulary.numbers()
@@ -44,6 +46,8 @@ def cut_vocabulary(model: PreTrainedModel, vocabulary: Vocabulary) -> None:
                 module.padding_idx = numbers.get(module.padding_idx)
         if isinstance(module, nn.Linear):
             module.out_features = module.weight.size(0)
+    cut.clear()
+    residency.release(model)
     for config in _configs(model):
         _renumber(config, vocabulary)
     wrong = [name for name, tensor in model.state_dict().items() if sizes.get(name) != tensor.shape]

@@ -14,7 +14,7 @@ from torch.nn.functional import cosine_similarity
 from transformers import PreTrainedModel
 
 from prunectl.errors import CorruptWeights
-from prunectl.pruning import depth
+from prunectl.pruning import depth, residency
 from prunectl.pruning.blocks import base_path
 from prunectl.pruning.engine import Pruned
 from prunectl.pruning.observation import evaluating, real_tokens
@@ -94,6 +94,7 @@ def remove(model: PreTrainedModel, removed: Sequence[int]) -> None:
         for index, layer in enumerate(stay):
             _renumber(layer, index)
         model.set_submodule(path, stay)
+    residency.release(model)
     changed = depth.without(document, removed)
     for config in {
         id(config): config for module in model.modules() if (config := getattr(module, "config", None))

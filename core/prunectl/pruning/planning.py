@@ -15,9 +15,13 @@ from prunectl.pruning.costs import count_macs, count_parameters, count_parts
 from prunectl.recipe import Recipe
 
 __all__ = [
-    "Planned", "Ranking", "Shares", "Sized", "count_macs", "count_parameters", "count_parts", "even_shares", "kind_of",
+    "Planned", "Ranking", "Shares", "Sized", "check_engine", "count_macs", "count_parameters", "count_parts", "even_shares", "kind_of",
     "least_heads", "rank_ffn", "rank_heads", "share", "steps", "units_to_remove",
 ]  # fmt: skip
+
+
+_VOCABULARY_ALONE = ("bart", "t5", "mt5")
+"""In TextPruner 1.1.post2's model map, and out of reach of its structural pruner."""
 
 
 class Sized(Protocol):
@@ -81,13 +85,7 @@ def units_to_remove(config: Mapping[str, Any], recipe: Recipe) -> Planned:
     fraction, the minimum a layer and ``multiple_of`` contradict each other or the engine doesn't know the family.
     """
     family, shape = family_of(config), shape_of(config)
-    if recipe.engine == "textpruner" and not family.in_textpruner:
-        raise InvalidInput(
-            f"engine textpruner can't prune {family.model_type}; it takes {', '.join(textpruner_families())}",
-            hint="leave the engine out: the native one takes every supported family",
-            field="engine",
-            value="textpruner",
-        )
+    check_engine(family.model_type, recipe)
     heads, ffn = rank_heads(recipe, shape.blocks), rank_ffn(recipe, shape.blocks)
     return Planned(
         heads_total=shape.heads_total,
@@ -95,6 +93,24 @@ def units_to_remove(config: Mapping[str, Any], recipe: Recipe) -> Planned:
         ffn_total=shape.ffn_total,
         ffn_removed=sum(ranking.removed for ranking in ffn),
         rankings=(tuple(heads), tuple(ffn)),
+    )
+
+
+def check_engine(model_type: str, recipe: Recipe) -> None:
+    """Raises InvalidInput, naming those it takes, where the recipe's engine can't cut the family's layers."""
+    if recipe.engine != "textpruner" or model_type in textpruner_families():
+        return
+    why = ""
+    if model_type in _VOCABULARY_ALONE:
+        why = (
+            " (its model map has the family for vocabulary alone: its scores read config.intermediate_size, "
+            "which this family doesn't have)"
+        )
+    raise InvalidInput(
+        f"engine textpruner can't prune the layers of {model_type}{why}; it takes {', '.join(textpruner_families())}",
+        hint="leave the engine out: the native one takes every supported family",
+        field="engine",
+        value="textpruner",
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from prunectl.pruning import residency
 from prunectl.pruning.blocks import Block, Matrix, find_blocks, linear, shape
 from prunectl.pruning.masks import Masks
 from prunectl.pruning.shapes import biased_attention, empty_attention, state_size
@@ -47,6 +48,7 @@ def apply(model: PreTrainedModel, masks: Masks) -> None:
             cut_heads(model, block, masks.heads[row, : block.heads_total].bool())
         if masks.ffn is not None and block.ffn_second is not None:
             cut_neurons(model, block, masks.ffn[row, : block.ffn_total].bool())
+    residency.release(model)
 
 
 def cut_heads(model: PreTrainedModel, block: Block, heads: Tensor) -> None:

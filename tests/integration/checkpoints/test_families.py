@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from prunectl.checkpoints import load_pruned, manifest, save
 from prunectl.checkpoints.load import load_original
 from prunectl.errors import CorruptWeights
-from prunectl.pruning import engine, planning
+from prunectl.pruning import depth, engine, layers, planning
+from prunectl.pruning.masks import Masks
 from prunectl.recipe import Recipe
 from support.models import EVERY_FAMILY, build, heads_of
 from support.pruning import batches, masks_for, output
@@ -69,6 +71,29 @@ def test_a_t5_with_an_output_matrix_of_its_own_keeps_it(family: str, tmp_path: P
     saved(model, source, tmp_path / "small")
     batch = batches(model, 1)[0]
     assert torch.equal(output(load_pruned(tmp_path / "small"), batch), output(model, batch))
+
+
+@pytest.mark.parametrize(("family", "removed", "cached"), [
+    ("t5", "0,", False), ("mt5", "0,", False), ("t5", "2,", True), ("bart", "0,", True), ("gpt2", "0,", True),
+])  # fmt: skip
+def test_what_lost_layers_still_writes(family: str, removed: str, cached: bool, tmp_path: Path) -> None:
+    more = {"num_decoder_layers": 2} if family in ("t5", "mt5") else {}
+    model = original(tmp_path / "source", family, **more)
+    recipe = Recipe(layers=removed)
+    whole = layers.described(model)
+    gone = depth.choose(whole, recipe)
+    layers.remove(model, gone)
+    pruned = layers.in_original(engine.apply(model, Masks()), whole, gone)
+    save.save(
+        model, source=tmp_path / "source", directory=tmp_path / "small", recipe=recipe, pruned=pruned, provenance={}
+    )
+    ids = torch.tensor([[7, 8, 9]])
+    wanted = {"do_sample": False, "max_new_tokens": 4, "min_new_tokens": 4}
+    expected = model.generate(ids, use_cache=False, **wanted)
+    auto = transformers.AutoModelForCausalLM if family == "gpt2" else transformers.AutoModelForSeq2SeqLM
+    for loaded in (load_pruned(tmp_path / "small"), auto.from_pretrained(tmp_path / "small").eval()):
+        assert bool(loaded.generation_config.use_cache) is cached
+        assert torch.equal(loaded.generate(ids, **wanted), expected)
 
 
 DAMAGE: list[tuple[str, str, Any]] = [

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -18,6 +22,7 @@ from prunectl.checkpoints import save
 from prunectl.checkpoints.load import load_original
 from prunectl.pruning import engine
 from prunectl.pruning.blocks import find_blocks
+from prunectl.pruning.masks import Masks
 from prunectl.recipe import Recipe
 from support.models import EVERY_FAMILY, build, heads_of
 from support.pruning import batches, masks_for, output
@@ -73,25 +78,36 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("checkpoints")
     described = []
     for seed, (family, head) in enumerate((name, head) for name in EVERY_FAMILY for head in heads_of(name)):
-        name = f"{family}-{head}"
-        source, directory, outputs = root / "source" / name, root / name, root / f"{name}.safetensors"
-        build(source, family, head)
-        model = load_original(source, json.loads((source / "config.json").read_text()))
-        pruned = engine.apply(model, masks_for(model, seed=seed, empty=(seed % len(find_blocks(model)),)))
-        save.save(model, source=source, directory=directory, recipe=Recipe(heads=0.5), pruned=pruned, provenance={})
-        batch = batches(model, 1)[0]
-        save_file({**batch, "expected": computed_by_one_thread(model, batch)}, outputs)
         described.append(
-            {
-                "name": name,
-                "directory": str(directory),
-                "outputs": str(outputs),
-                "auto": _AUTO[head],
-                "class": type(model).__name__,
-            }
+            saved_case(root, family, head, lambda blocks, seed=seed: {"seed": seed, "empty": (seed % blocks,)})
         )
     (root / "cases.json").write_text(json.dumps(described))
     return root / "cases.json"
+
+
+def saved_case(root: Path, family: str, head: str, draw: Callable[[int], dict[str, Any]]) -> dict[str, str]:
+    """Save a model cut by random masks; ``draw`` gives `masks_for` its arguments for a number of blocks, and may say
+    which ``axes`` are cut.
+    """
+    name = f"{family}-{head}"
+    source, directory, outputs = root / "source" / name, root / name, root / f"{name}.safetensors"
+    build(source, family, head)
+    model = load_original(source, json.loads((source / "config.json").read_text()))
+    drawn = draw(len(find_blocks(model)))
+    axes = drawn.pop("axes", "both")
+    masks = masks_for(model, **drawn)
+    masks = Masks(None if axes == "ffn" else masks.heads, None if axes == "heads" else masks.ffn)
+    pruned = engine.apply(model, masks)
+    save.save(model, source=source, directory=directory, recipe=Recipe(heads=0.5), pruned=pruned, provenance={})
+    batch = batches(model, 1)[0]
+    save_file({**batch, "expected": computed_by_one_thread(model, batch)}, outputs)
+    return {
+        "name": name,
+        "directory": str(directory),
+        "outputs": str(outputs),
+        "auto": _AUTO[head],
+        "class": type(model).__name__,
+    }
 
 
 def computed_by_one_thread(model: Any, batch: Any) -> Tensor:
@@ -106,12 +122,39 @@ def computed_by_one_thread(model: Any, batch: Any) -> Tensor:
 
 @pytest.mark.parametrize("kind", ["with prunectl", "without prunectl"])
 def test_every_checkpoint_computes_the_same_bits(kind: str, cases: Path, tmp_path: Path) -> None:
+    assert_same_bits(kind, cases, tmp_path)
+
+
+@pytest.mark.slow
+@given(data=st.data())
+@settings(max_examples=4, deadline=None, database=None, phases=[Phase.explicit, Phase.generate])
+def test_whatever_the_masks_the_checkpoints_compute_the_same_bits(data: st.DataObject) -> None:
+    """One fresh process checks a checkpoint of every family, each with masks of its own."""
+
+    def draw(blocks: int) -> dict[str, Any]:
+        return {
+            "seed": data.draw(st.integers(0, 2**31)),
+            "keep": data.draw(st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0])),
+            "empty": tuple(data.draw(st.sets(st.integers(0, blocks - 1)))),
+            "axes": data.draw(st.sampled_from(["both", "heads", "ffn"])),
+        }
+
+    with TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        described = [
+            saved_case(root, family, data.draw(st.sampled_from(heads_of(family))), draw) for family in EVERY_FAMILY
+        ]
+        (root / "cases.json").write_text(json.dumps(described))
+        assert_same_bits("with prunectl", root / "cases.json", root)
+
+
+def assert_same_bits(kind: str, cases: Path, directory: Path) -> None:
     core = str(Path(prunectl.checkpoints.__file__).parents[2])
     prelude = _WITH_PRUNECTL.format(paths=[core]) if kind == "with prunectl" else _WITHOUT_PRUNECTL
     done = subprocess.run(
         [sys.executable, "-I", "-c", prelude + _COMPARE, str(cases)],
-        cwd=tmp_path,
-        env={"HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        cwd=directory,
+        env={"HOME": str(directory), "HF_HOME": str(directory / "hub"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,

@@ -25,7 +25,7 @@ from prunectl.worker import pipeline as runner
 from prunectl.worker import steps
 from prunectl.worker.report import Report
 from support import pipeline
-from support.models import EVERY_FAMILY, TRANSLATORS, build, heads_of, texts
+from support.models import DECODERS, EVERY_FAMILY, TRANSLATORS, build, heads_of, texts
 from support.pruning import batches, loss, output
 
 CORPUS = texts(8)
@@ -115,18 +115,27 @@ def test_all_axes_compose_and_load_again(family: str, tmp_path: Path) -> None:
         assert ("encoder" if gone < 3 and "encoder" in stacks else "decoder", gone % 3) not in kept
 
 
-@pytest.mark.parametrize("recipe", [
+PLAIN: list[dict[str, Any]] = [
     {"layers": "0,"}, {"weights": 0.5, "scorer": "wanda"}, {"vocab": "builtin:python-docs"},
     {"layers": 1, "weight_pattern": "2:4", "vocab": "builtin:python-docs"},
-], ids=lambda recipe: "+".join(recipe))  # fmt: skip
-@pytest.mark.parametrize("family", ["bert", "xlm-roberta", "gpt2", "t5", "bart", "albert", "deberta-v2"])
+]  # fmt: skip
+OFTEN = ("bert", "xlm-roberta", "gpt2", "t5", "bart", "albert", "deberta-v2")
+PLAIN_CASES = [
+    *((family, recipe) for family in OFTEN for recipe in PLAIN),
+    *((family, PLAIN[-1]) for family in EVERY_FAMILY if family not in (*OFTEN, "vit")),
+]
+
+
+@pytest.mark.parametrize(
+    ("family", "recipe"), PLAIN_CASES, ids=lambda value: "+".join(value) if isinstance(value, dict) else value
+)
 def test_what_keeps_its_shapes_loads_without_prunectl(family: str, recipe: dict[str, Any], tmp_path: Path) -> None:
     outcome, _, probe, _ = pruned(family, tmp_path, **recipe)
     small = tmp_path / "small"
     assert not (small / "modeling_prunectl.py").exists()
     assert "auto_map" not in manifest.read_json(small / "config.json")
     usual = "AutoModelForSeq2SeqLM" if family in TRANSLATORS else "AutoModelForMaskedLM"
-    usual = "AutoModelForCausalLM" if family == "gpt2" else usual
+    usual = "AutoModelForCausalLM" if family in DECODERS else usual
     plain = getattr(transformers, usual).from_pretrained(small).eval()
     torch.testing.assert_close(output(plain, probe), outcome.expected, rtol=0, atol=1e-6)
     bare = transformers.AutoModel.from_pretrained(small).eval()

@@ -190,3 +190,16 @@ def _random_state() -> Iterator[None]:
     state = torch.random.get_rng_state()
     yield
     torch.random.set_rng_state(state)
+
+
+@pytest.mark.parametrize("family", ["bart", "t5", "mt5"])
+def test_families_that_textpruner_maps_for_their_vocabulary_alone(family: str, tmp_path: Path) -> None:
+    built = model(family, "text2text-generation")
+    with pytest.raises(InvalidInput, match=f"layers of {family} .its model map has the family for vocabulary alone"):
+        supports(built.config.to_dict())
+    with pytest.raises(AttributeError, match="intermediate_size"):  # what the library itself does with them
+        TransformerPruner(
+            LossModel(built, loss),
+            TransformerPruningConfig(),
+            GeneralConfig(output_dir=str(tmp_path), use_device="cpu"),
+        ).get_importance_score(batches(built, 1))
