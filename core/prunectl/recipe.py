@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-Scorer = Literal["taylor", "activation", "magnitude", "wanda", "random"]
+Scorer = Literal["taylor", "fisher", "activation", "magnitude", "wanda", "random"]
 LayerChoice = Literal["influence", "top", "bottom", "alternate", "random"]
 Granularity = Literal["element", "matrix", "tensor"]
 Pattern = Literal["2:4", "4:8"]
@@ -51,8 +51,8 @@ AXES = ("vocab", "layers", "heads", "ffn", "weights")
 """The fields that remove something, in the order in which they do."""
 SCORERS: dict[str, tuple[Scorer, ...]] = {
     # By axis, the default first. Layers and vocabulary have ways of their own: layer_choice, and the corpus.
-    "heads": ("taylor", "activation", "magnitude", "random"),
-    "ffn": ("taylor", "activation", "magnitude", "random"),
+    "heads": ("taylor", "fisher", "activation", "magnitude", "random"),
+    "ffn": ("taylor", "fisher", "activation", "magnitude", "random"),
     "weights": ("magnitude", "wanda", "random"),
 }
 PATTERNS: dict[Pattern, tuple[int, int]] = {"2:4": (2, 4), "4:8": (4, 8)}
@@ -121,18 +121,25 @@ class Recipe(BaseModel):
     min_heads: Annotated[int, Field(ge=0, le=65536)] = 0
     min_ffn: Annotated[int, Field(ge=0, le=1048576)] = 0
     refit: bool = False
+    """Whether output matrices are refitted after heads and neurons went. Left out: where the native engine does that."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, values: Any) -> Any:
-        """A pattern implies its fraction; a scorer left out is the default of the first axis that has scorers."""
+        """A pattern implies its fraction; a scorer left out is the default of the first axis that has scorers, and a
+        refit left out is done where there is something to refit.
+        """
         if not isinstance(values, dict):
             return values
         values = dict(values)
         if values.get("weights") is None and values.get("weight_pattern") in PATTERNS:
             stay, of = PATTERNS[values["weight_pattern"]]
             values["weights"] = 1 - stay / of
+        if values.get("refit") is None:
+            values["refit"] = values.get("engine", "native") == "native" and any(
+                values.get(axis) is not None for axis in ("heads", "ffn")
+            )
         if values.get("scorer") is None:
             values["scorer"] = next((s[0] for axis, s in SCORERS.items() if values.get(axis) is not None), None)
         return values
@@ -141,8 +148,9 @@ class Recipe(BaseModel):
     def _is_whole(self) -> Self:
         if not self.axes:
             raise ValueError("nothing to remove: give heads, ffn, layers, weights or vocab (for example heads=0.3)")
-        if self.refit:
-            raise ValueError("refit is not available in this version; leave it out or use no-refit")
+        if self.refit and not self._refits:
+            why = f"engine {self.engine} has none" if self.engine != "native" else "it follows heads and ffn alone"
+            raise ValueError(f"refit can't be used by {' or '.join(self.axes)} here: {why}; leave it out")
         self._check_scorer()
         self._check_choices()
         return self
@@ -179,6 +187,11 @@ class Recipe(BaseModel):
                 raise ValueError(f"engine textpruner scores by taylor or random, not by {self.scorer}")
 
     @property
+    def _refits(self) -> bool:
+        """What ``refit`` is where the recipe doesn't say."""
+        return self.engine == "native" and (self.heads is not None or self.ffn is not None)
+
+    @property
     def axes(self) -> tuple[str, ...]:
         """The axes that the recipe prunes, in the order in which it does."""
         return tuple(axis for axis in AXES if getattr(self, axis) is not None)
@@ -193,6 +206,9 @@ class Recipe(BaseModel):
         document = self.model_dump(mode="json", exclude_defaults=True)
         if self.scorer == next((scorers[0] for axis, scorers in SCORERS.items() if axis in self.axes), None):
             document.pop("scorer", None)
+        document.pop("refit", None)
+        if self.refit != self._refits:
+            document["refit"] = self.refit
         return {**document, "seed": self.seed}
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,8 +13,10 @@ from transformers import PreTrainedModel
 
 from prunectl.pruning import activations, planning, surgery
 from prunectl.pruning import scores as scoring
-from prunectl.pruning.blocks import Block, find_blocks, require_whole, shape
+from prunectl.pruning.blocks import Block, described, find_blocks, require_whole, shape
 from prunectl.pruning.masks import Masks, keep_best, next_masks
+from prunectl.pruning.refit import Refit
+from prunectl.pruning.refit import refit as refit_outputs
 from prunectl.pruning.scores import Batch, Loss, Progress, Scores
 from prunectl.pruning.vocabulary import Vocabulary
 from prunectl.pruning.weights import Zeroed
@@ -47,6 +49,7 @@ class Pruned:
     """The ``kept`` of prunectl.json: module (in the original model), unit, total, kept."""
     vocabulary: Vocabulary | None = None
     zeroed: Zeroed | None = None
+    refit: Refit | None = None
 
 
 def choose_masks(
@@ -65,7 +68,7 @@ def choose_masks(
     masks remove anyway. Raises EngineUnavailable, UnsupportedArchitecture, CorruptWeights (scores that are no
     numbers), and InvalidInput for a recipe that this model can't meet.
     """
-    planning.units_to_remove(model.config.to_dict() | {"architectures": [type(model).__name__]}, recipe)
+    planning.units_to_remove(described(model), recipe)
     blocks = find_blocks(model)
     require_whole(model, blocks)
     engine = _engine(recipe.engine, model, recipe, batches, loss, workspace)
@@ -89,8 +92,25 @@ def apply(model: PreTrainedModel, masks: Masks, *, engine: EngineName = "native"
 def prune(
     model: PreTrainedModel, recipe: Recipe, batches: Sequence[Batch], loss: Loss, *, progress: Progress | None = None
 ) -> Pruned:
-    """`choose_masks`, then `apply` with the recipe's engine, in place."""
-    return apply(model, choose_masks(model, recipe, batches, loss, progress=progress), engine=recipe.engine)
+    """`choose_masks`, `refit` where the recipe says so, then `apply` with the recipe's engine, in place."""
+    masks = choose_masks(model, recipe, batches, loss, progress=progress)
+    found = refit(model, recipe, masks, batches, loss)
+    return replace(apply(model, masks, engine=recipe.engine), refit=found)
+
+
+def refit(
+    model: PreTrainedModel,
+    recipe: Recipe,
+    masks: Masks,
+    batches: Sequence[Batch],
+    loss: Loss,
+    *,
+    progress: Progress | None = None,
+) -> Refit | None:
+    """`prunectl.pruning.refit.refit` in place, where the recipe asks for it and is the native engine's; else None."""
+    if not recipe.refit or recipe.engine != "native":
+        return None
+    return refit_outputs(model, masks, batches, loss, progress=progress)
 
 
 def masked_outputs(model: PreTrainedModel, masks: Masks, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -150,7 +170,10 @@ class NativeEngine:
         with surgery.masked(self._model, masks):
             if scorer == "activation":
                 return activations.activation(self._model, self._batches, self._loss, progress=progress)
-            return scoring.taylor(self._model, self._batches, self._loss, even=self._recipe.even, progress=progress)
+            found = scoring.gradient_scores(
+                self._model, self._batches, self._loss, even=self._recipe.even, progress=progress
+            )
+            return found["fisher" if scorer == "fisher" else "taylor"]
 
     def choose(self, ranked: Tensor, kept: int, even: bool, multiple_of: int) -> Tensor:
         return keep_best(ranked, kept, even, multiple_of)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from prunectl.errors import CorruptWeights
 from prunectl.pruning import depth
-from prunectl.pruning.blocks import base_path
+from prunectl.pruning.blocks import base_path, described
 from prunectl.pruning.engine import Pruned
 from prunectl.pruning.observation import evaluating, real_tokens
 from prunectl.pruning.scores import Batch, Loss, Progress
@@ -117,11 +117,6 @@ def in_original(pruned: Pruned, config: Mapping[str, Any], removed: Sequence[int
         ]
     structure = pruned.structure.model_copy(update={"layers": layers, "removed_layers": list(removed)})
     return replace(pruned, kept=kept, structure=structure)
-
-
-def described(model: PreTrainedModel) -> dict[str, Any]:
-    """The model's configuration as config.json would have it, its class included."""
-    return {**model.config.to_dict(), "architectures": [type(model).__name__]}
 
 
 def _update(config: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:

@@ -188,6 +188,7 @@ def run(assignment: Assignment, report: Report) -> Result:
             "calibration_digest": data.digest(source.calibration),
             "primary_metric": metric,
             **({"retokenised_examples": source.retokenised} if source.vocabulary else {}),
+            **({"refit": pruned.refit.summary()} if pruned.refit else {}),
             "reload_max_abs_difference": reloaded.max_abs_difference,
             "seed": body.recipe.seed,
             "versions": versions(),

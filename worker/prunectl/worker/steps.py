@@ -14,6 +14,7 @@ from prunectl.errors import ReloadMismatch
 from prunectl.evaluation import macs
 from prunectl.evaluation.objectives import Objective
 from prunectl.pruning import depth, embeddings, engine, layers, textpruner_vocabulary, weights
+from prunectl.pruning.blocks import described
 from prunectl.pruning.engine import Pruned
 from prunectl.pruning.masks import Masks
 from prunectl.pruning.scores import Batch, Loss
@@ -69,7 +70,7 @@ def run(
         objective = make_objective(model)
         batches = objective.batches(batch_size)
         loss = cast(Loss, objective.loss)
-    original = layers.described(model)
+    original = described(model)
     removed: tuple[int, ...] = ()
     if recipe.layers is not None:
         removed = _layers(model, recipe, batches, loss, probe, report)
@@ -112,7 +113,7 @@ def _layers(
         with report.stage("score"):
             influence = layers.block_influence(model, batches, loss, progress=report.progress)
     with report.stage("prune"):
-        removed = depth.choose(layers.described(model), recipe, influence)
+        removed = depth.choose(described(model), recipe, influence)
         with layers.skipped(model, removed):
             expected = _outputs(model, probe)
         layers.remove(model, removed)
@@ -134,10 +135,11 @@ def _units(
     with report.stage("score"):
         masks = engine.choose_masks(model, recipe, batches, loss, progress=report.progress, workspace=workspace)
     with report.stage("prune"):
+        refitted = engine.refit(model, recipe, masks, batches, loss, progress=report.progress)
         expected = engine.masked_outputs(model, masks, probe)
         pruned = engine.apply(model, masks, engine=recipe.engine)
         _prove("heads and neurons", model, probe, expected)
-    return pruned
+    return replace(pruned, refit=refitted)
 
 
 def _recorded(pruned: Pruned) -> Pruned:

@@ -41,7 +41,8 @@ def command(
         str | None, typer.Option(metavar="SRC", help="A corpus: entries that it doesn't need leave the vocabulary.")
     ] = None,
     scorer: Annotated[
-        str | None, typer.Option(metavar="taylor|activation|magnitude|wanda|random", help="How units are ranked.")
+        str | None,
+        typer.Option(metavar="taylor|fisher|activation|magnitude|wanda|random", help="How units are ranked."),
     ] = None,
     engine: Annotated[str | None, typer.Option(metavar="native|textpruner", help="What scores and cuts.")] = None,
     iterations: Annotated[
@@ -54,7 +55,7 @@ def command(
     min_heads: Annotated[str | None, typer.Option(metavar="N", help="Keep at least N heads in each layer.")] = None,
     min_ffn: Annotated[str | None, typer.Option(metavar="N", help="Keep at least N neurons in each layer.")] = None,
     refit: Annotated[
-        bool | None, typer.Option("--refit/--no-refit", help="Refit what is kept (not in this version).")
+        bool | None, typer.Option("--refit/--no-refit", help="Refit what is kept of heads and neurons (default: yes).")
     ] = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of everything random.")] = None,
     data: Annotated[
