@@ -47,12 +47,15 @@ HeadFractions = Annotated[
 
 MAX_LAYERS = 10_000
 """More than any model has."""
-AXES = ("vocab", "layers", "heads", "ffn", "weights")
+BUDGETS = ("target_macs", "target_latency", "speedup")
+"""The fields that leave the choice of heads and neurons to the solver."""
+AXES = ("vocab", "layers", "heads", "ffn", *BUDGETS, "weights")
 """The fields that remove something, in the order in which they do."""
 SCORERS: dict[str, tuple[Scorer, ...]] = {
     # By axis, the default first. Layers and vocabulary have ways of their own: layer_choice, and the corpus.
     "heads": ("taylor", "fisher", "activation", "magnitude", "random"),
     "ffn": ("taylor", "fisher", "activation", "magnitude", "random"),
+    **dict.fromkeys(BUDGETS, ("fisher", "taylor")),
     "weights": ("magnitude", "wanda", "random"),
 }
 PATTERNS: dict[Pattern, tuple[int, int]] = {"2:4": (2, 4), "4:8": (4, 8)}
@@ -95,6 +98,9 @@ def digest_of(value: Any) -> str:
 class Recipe(BaseModel):
     """What to remove and how, in this order: vocabulary, layers, heads and FFN neurons, weights.
 
+    Instead of ``heads`` and ``ffn`` a budget may be given: ``target_macs``, ``target_latency`` or ``speedup``; then the
+    solver chooses both.
+
     All fractions say how much is removed, of what the steps before have left: ``heads=0.3`` removes floor(0.3 x all
     heads of the model), ranked over the whole model; with ``even``, floor(0.3 x the layer's) in each layer.
     ``min_heads`` and ``min_ffn`` are kept in each layer. ``iterations`` prunes heads and neurons in that many steps,
@@ -107,6 +113,12 @@ class Recipe(BaseModel):
 
     heads: HeadFractions | None = None
     ffn: Fraction | None = None
+    target_macs: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | None = None
+    """Multiply-adds that stay, as a share of the unpruned model's: a budget, never exceeded."""
+    target_latency: Annotated[float, Field(gt=0, le=3_600_000, allow_inf_nan=False)] | None = None
+    """Milliseconds that a forward pass may take on the machine that runs the job."""
+    speedup: Annotated[float, Field(gt=1, le=1000, allow_inf_nan=False)] | None = None
+    """How many times as fast as the unpruned model, on the machine that runs the job."""
     layers: Layers | None = None
     layer_choice: LayerChoice = "influence"
     weights: Fraction | None = None
@@ -138,7 +150,7 @@ class Recipe(BaseModel):
             values["weights"] = 1 - stay / of
         if values.get("refit") is None:
             values["refit"] = values.get("engine", "native") == "native" and any(
-                values.get(axis) is not None for axis in ("heads", "ffn")
+                values.get(axis) is not None for axis in ("heads", "ffn", *BUDGETS)
             )
         if values.get("scorer") is None:
             values["scorer"] = next((s[0] for axis, s in SCORERS.items() if values.get(axis) is not None), None)
@@ -147,7 +159,9 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         if not self.axes:
-            raise ValueError("nothing to remove: give heads, ffn, layers, weights or vocab (for example heads=0.3)")
+            raise ValueError(
+                "nothing to remove: give heads, ffn, layers, weights, vocab or a target (for example heads=0.3)"
+            )
         if self.refit and not self._refits:
             why = f"engine {self.engine} has none" if self.engine != "native" else "it follows heads and ffn alone"
             raise ValueError(f"refit can't be used by {' or '.join(self.axes)} here: {why}; leave it out")
@@ -167,6 +181,7 @@ class Recipe(BaseModel):
         )
 
     def _check_choices(self) -> None:
+        self._check_budget()
         if self.layer_choice != "influence" and not isinstance(self.layers, int):
             raise ValueError(f"layer_choice={self.layer_choice} chooses a number of layers: give layers=N")
         if self.weights is None and self.weight_granularity != "element":
@@ -186,10 +201,35 @@ class Recipe(BaseModel):
             if self.scorer not in (None, "taylor", "random"):
                 raise ValueError(f"engine textpruner scores by taylor or random, not by {self.scorer}")
 
+    def _check_budget(self) -> None:
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
+        if not given:
+            return
+        if len(given) > 1:
+            raise ValueError(f"{given[0]} and {given[1]} are two budgets: give one")
+        foreign = [name for name in ("heads", "ffn") if getattr(self, name) is not None]
+        if foreign:
+            raise ValueError(f"{given[0]} leaves the choice of heads and neurons to the solver: leave {foreign[0]} out")
+        if self.engine != "native":
+            raise ValueError(f"engine {self.engine} has no solver for {given[0]}: leave the engine out")
+        if self.even or self.iterations > 1:
+            wrong = "even" if self.even else "iterations"
+            raise ValueError(f"{wrong} goes with heads and ffn, not with {given[0]}")
+
     @property
     def _refits(self) -> bool:
         """What ``refit`` is where the recipe doesn't say."""
-        return self.engine == "native" and (self.heads is not None or self.ffn is not None)
+        return self.engine == "native" and self.prunes_units
+
+    @property
+    def budget(self) -> str | None:
+        """The field that says what the model may cost, where the solver chooses heads and neurons."""
+        return next((name for name in BUDGETS if getattr(self, name) is not None), None)
+
+    @property
+    def prunes_units(self) -> bool:
+        """Whether heads or neurons go."""
+        return self.heads is not None or self.ffn is not None or self.budget is not None
 
     @property
     def axes(self) -> tuple[str, ...]:

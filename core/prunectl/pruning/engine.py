@@ -11,18 +11,27 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prunectl.pruning import activations, planning, surgery
+from prunectl.pruning import activations, budgets, planning, surgery
 from prunectl.pruning import scores as scoring
 from prunectl.pruning.blocks import Block, described, find_blocks, require_whole, shape
-from prunectl.pruning.masks import Masks, keep_best, next_masks
+from prunectl.pruning.masks import Masks, keep_best, masks_within, next_masks
 from prunectl.pruning.refit import Refit
 from prunectl.pruning.refit import refit as refit_outputs
 from prunectl.pruning.scores import Batch, Loss, Progress, Scores
+from prunectl.pruning.solver import Costs
 from prunectl.pruning.vocabulary import Vocabulary
 from prunectl.pruning.weights import Zeroed
 from prunectl.recipe import Engine as EngineName
 from prunectl.recipe import Recipe
 from prunectl.schemas import BlockStructure, Structure
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the solver keeps to: what units cost, and how much they may cost together with the rest."""
+
+    costs: Costs
+    budget: float
 
 
 class Engine(Protocol):
@@ -60,9 +69,11 @@ def choose_masks(
     *,
     progress: Progress | None = None,
     workspace: Path | None = None,
+    target: Target | None = None,
 ) -> Masks:
     """What ``recipe`` keeps of ``model``: score, mask, score the masked model again, for each of its iterations.
 
+    A recipe with a budget is scored once, and the solver keeps to ``target`` (None: `macs_target` of this model).
     ``workspace`` is a directory of this job's own for what the engine writes meanwhile; None: a temporary one. The
     native engine leaves the model as it is; TextPruner zeroes weights of removed units between iterations, which the
     masks remove anyway. Raises EngineUnavailable, UnsupportedArchitecture, CorruptWeights (scores that are no
@@ -73,10 +84,24 @@ def choose_masks(
     require_whole(model, blocks)
     engine = _engine(recipe.engine, model, recipe, batches, loss, workspace)
     masks = Masks()
+    if recipe.budget is not None:
+        aim = target or macs_target(described(model), recipe)
+        return masks_within(engine.scores(masks, progress=progress), recipe, blocks, aim.costs, aim.budget)
     for step in range(recipe.iterations):
         found = engine.scores(masks, progress=_part(progress, step, recipe.iterations))
         masks = next_masks(found, recipe, step, masks, blocks, choose=engine.choose)
     return masks
+
+
+def macs_target(config: Mapping[str, Any], recipe: Recipe, seq: int = 128, whole: int | None = None) -> Target:
+    """``target_macs`` of the model with ``config``, or of one that had ``whole`` multiply-adds; batch 1 x ``seq`` tokens.
+
+    Raises InvalidInput where it can't be met.
+    """
+    if recipe.target_macs is None:
+        raise ValueError(f"{recipe.budget} is measured, not counted: give its target")
+    budget = budgets.check(config, recipe, seq, whole)
+    return Target(budgets.unit_costs(config, recipe, seq), budget)
 
 
 def apply(model: PreTrainedModel, masks: Masks, *, engine: EngineName = "native") -> Pruned:
@@ -162,7 +187,7 @@ class NativeEngine:
 
     def scores(self, masks: Masks, *, progress: Progress | None = None) -> Scores:
         assert self._recipe is not None and self._loss is not None
-        scorer = self._recipe.scorer_of("heads")
+        scorer = self._recipe.scorer_of(self._recipe.budget or "heads")
         if scorer == "random":
             return scoring.random(shape(find_blocks(self._model)), self._recipe.seed)
         if scorer == "magnitude":

@@ -25,6 +25,7 @@ from prunectl.evaluation.tasks import TOKEN_TASKS, Task, reads_images, refuse_da
 from prunectl.jobs.lookup import find_model, hub_settings, parse_source, upload_name
 from prunectl.pruning import axes, textpruner_vocabulary, vocabulary
 from prunectl.pruning.vocabulary import Vocabulary
+from prunectl.recipe import BUDGETS
 from prunectl.schemas import BUILTIN_TEXT, Evaluation, JobCreate, Measure, Result
 from prunectl.storage import open_storage
 from prunectl.worker import steps
@@ -125,6 +126,7 @@ def run(assignment: Assignment, report: Report) -> Result:
         workspace=scratch / "engine",
         batch_size=BATCH_SIZE,
         after_step=after_step,
+        bench_seq=source.bench_seq,
     )
     pruned, objective = outcome.pruned, outcome.objective
     metrics = _merged(metrics, _counts(model, source.bench_seq, "after"))
@@ -314,7 +316,8 @@ def _with_vocabulary(
 
 def _steps_of(body: JobCreate) -> list[str]:
     """The steps that the recipe takes; heads and neurons are one."""
-    return list(dict.fromkeys("heads+ffn" if axis in ("heads", "ffn") else axis for axis in body.recipe.axes))
+    units = ("heads", "ffn", *BUDGETS)
+    return list(dict.fromkeys("heads+ffn" if axis in units else axis for axis in body.recipe.axes))
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------

@@ -50,14 +50,17 @@ def run(
     workspace: Path,
     batch_size: int,
     after_step: Callable[[Step, PreTrainedModel], None],
+    bench_seq: int = 128,
 ) -> Outcome:
     """Prune ``model`` in place by every axis of ``recipe``.
 
-    ``tokenizer`` is the original model's. ``probe`` is in the numbers of the reduced vocabulary where there is one.
+    ``tokenizer`` is the original model's; a target of multiply-adds is counted for ``bench_seq`` tokens.
+    ``probe`` is in the numbers of the reduced vocabulary where there is one.
     ``after_step`` is told each finished step's name and the model as it is then. Raises ReloadMismatch where a
     smaller model computes something else than the larger one with the same units switched off, and what the axes
     raise for recipes that can't be met.
     """
+    whole_macs = macs.count(model, bench_seq) if recipe.target_macs is not None else 0
     if vocabulary is not None:
         with report.stage("prune"):
             expected = embeddings.restricted_outputs(model, vocabulary, probe)
@@ -75,9 +78,10 @@ def run(
     if recipe.layers is not None:
         removed = _layers(model, recipe, batches, loss, probe, report)
         after_step("layers", model)
-    pruned = _units(model, recipe, batches, loss, probe, report, workspace)
+    target = engine.macs_target(described(model), recipe, bench_seq, whole_macs) if whole_macs else None
+    pruned = _units(model, recipe, batches, loss, probe, report, workspace, target)
     pruned = layers.in_original(pruned, original, removed)
-    if recipe.heads is not None or recipe.ffn is not None:
+    if recipe.prunes_units:
         after_step("heads+ffn", model)
     if recipe.weights is not None:
         with report.stage("score"):
@@ -129,11 +133,14 @@ def _units(
     probe: Inputs,
     report: Report,
     workspace: Path,
+    target: engine.Target | None,
 ) -> Pruned:
-    if recipe.heads is None and recipe.ffn is None:
+    if not recipe.prunes_units:
         return engine.apply(model, Masks())
     with report.stage("score"):
-        masks = engine.choose_masks(model, recipe, batches, loss, progress=report.progress, workspace=workspace)
+        masks = engine.choose_masks(
+            model, recipe, batches, loss, progress=report.progress, workspace=workspace, target=target
+        )
     with report.stage("prune"):
         refitted = engine.refit(model, recipe, masks, batches, loss, progress=report.progress)
         expected = engine.masked_outputs(model, masks, probe)

@@ -24,6 +24,15 @@ def command(
         typer.Option(metavar="F", help="Share of the attention heads to remove, as 0.3 or encoder=0.3,cross=0.5."),
     ] = None,
     ffn: Annotated[str | None, typer.Option(metavar="F", help="Share of the FFN neurons to remove.")] = None,
+    target_macs: Annotated[
+        str | None, typer.Option(metavar="F", help="Share of the multiply-adds that may stay; the solver chooses.")
+    ] = None,
+    target_latency: Annotated[
+        str | None, typer.Option(metavar="MS", help="Milliseconds a forward pass may take on the worker.")
+    ] = None,
+    speedup: Annotated[
+        str | None, typer.Option(metavar="X", help="How many times as fast it must be on the worker.")
+    ] = None,
     layers: Annotated[
         str | None, typer.Option(metavar="N|I,J", help="Layers to remove: how many, or which (one: 3,).")
     ] = None,
