@@ -23,7 +23,16 @@ Side = Literal["teacher", "student"]
 
 
 class Stopped(Exception):
-    """Ends a run whose rest isn't needed; never leaves `Replay`."""
+    """Ends a run whose rest isn't needed; raised by hooks, and caught by whoever started the run."""
+
+
+def layer_of(model: PreTrainedModel, path: str) -> str:
+    """The path of the layer that has the module at ``path``."""
+    for stack in depth.stacks_of(described(model)):
+        start = f"{base_path(model)}{stack.path}."
+        if path.startswith(start):
+            return start + path.removeprefix(start).partition(".")[0]
+    raise ValueError(f"{path} is in no layer")
 
 
 class Replay:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 RUNS = "runs"
 LOGS = "logs"
+LATENCIES = "latencies"
 
 
 def run_name(job_id: str, attempt: int, lease_token: str) -> str:
@@ -17,3 +18,8 @@ def run_name(job_id: str, attempt: int, lease_token: str) -> str:
 def log_name(job_id: str, attempt: int) -> str:
     """The log of one attempt."""
     return f"{LOGS}/{job_id}/a{attempt}.log"
+
+
+def latency_table_name(digest: str) -> str:
+    """Where the latency table measured under the conditions with this digest lies."""
+    return f"{LATENCIES}/{digest.removeprefix('sha256:')}.json"

@@ -32,6 +32,7 @@ from prunectl.worker import steps
 from prunectl.worker.assignment import Assignment
 from prunectl.worker.reload import reload_and_compare
 from prunectl.worker.report import Report
+from prunectl.worker.stored_tables import StoredTables
 from prunectl.zoo import fetch as zoo_fetch
 
 DEFAULT_SAMPLES = 512
@@ -127,6 +128,13 @@ def run(assignment: Assignment, report: Report) -> Result:
         batch_size=BATCH_SIZE,
         after_step=after_step,
         bench_seq=source.bench_seq,
+        timing=StoredTables(
+            open_storage(assignment.storage_url),
+            batch=body.evaluation.bench_batch[0],
+            seq=source.bench_seq,
+            threads=assignment.threads,
+            multiple_of=body.recipe.multiple_of,
+        ),
     )
     pruned, objective = outcome.pruned, outcome.objective
     metrics = _merged(metrics, _counts(model, source.bench_seq, "after"))

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prunectl.errors import ReloadMismatch
 from prunectl.evaluation import macs
+from prunectl.evaluation.latency_table import LatencyTable
 from prunectl.evaluation.objectives import Objective
 from prunectl.pruning import depth, embeddings, engine, layers, textpruner_vocabulary, weights
 from prunectl.pruning.blocks import described
@@ -27,6 +28,8 @@ TOLERANCE = 1e-5
 """Largest difference that a step may make, relative to the largest output where that is above 1 (fp32)."""
 Step = Literal["vocabulary", "layers", "heads+ffn", "weights"]
 Inputs = dict[str, Tensor]
+Timing = Callable[[PreTrainedModel], LatencyTable]
+"""Measures a model's latency table, or finds it where it was measured before."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ def run(
     batch_size: int,
     after_step: Callable[[Step, PreTrainedModel], None],
     bench_seq: int = 128,
+    timing: Timing | None = None,
 ) -> Outcome:
     """Prune ``model`` in place by every axis of ``recipe``.
 
@@ -60,7 +64,7 @@ def run(
     smaller model computes something else than the larger one with the same units switched off, and what the axes
     raise for recipes that can't be met.
     """
-    whole_macs = macs.count(model, bench_seq) if recipe.target_macs is not None else 0
+    target_of = _targets(model, recipe, bench_seq, timing)
     if vocabulary is not None:
         with report.stage("prune"):
             expected = embeddings.restricted_outputs(model, vocabulary, probe)
@@ -78,8 +82,7 @@ def run(
     if recipe.layers is not None:
         removed = _layers(model, recipe, batches, loss, probe, report)
         after_step("layers", model)
-    target = engine.macs_target(described(model), recipe, bench_seq, whole_macs) if whole_macs else None
-    pruned = _units(model, recipe, batches, loss, probe, report, workspace, target)
+    pruned = _units(model, recipe, batches, loss, probe, report, workspace, target_of)
     pruned = layers.in_original(pruned, original, removed)
     if recipe.prunes_units:
         after_step("heads+ffn", model)
@@ -133,13 +136,13 @@ def _units(
     probe: Inputs,
     report: Report,
     workspace: Path,
-    target: engine.Target | None,
+    target_of: Callable[[], engine.Target | None],
 ) -> Pruned:
     if not recipe.prunes_units:
         return engine.apply(model, Masks())
     with report.stage("score"):
         masks = engine.choose_masks(
-            model, recipe, batches, loss, progress=report.progress, workspace=workspace, target=target
+            model, recipe, batches, loss, progress=report.progress, workspace=workspace, target=target_of()
         )
     with report.stage("prune"):
         refitted = engine.refit(model, recipe, masks, batches, loss, progress=report.progress)
@@ -147,6 +150,25 @@ def _units(
         pruned = engine.apply(model, masks, engine=recipe.engine)
         _prove("heads and neurons", model, probe, expected)
     return replace(pruned, refit=refitted)
+
+
+def _targets(
+    model: PreTrainedModel, recipe: Recipe, bench_seq: int, timing: Timing | None
+) -> Callable[[], engine.Target | None]:
+    """What gives the solver's target, once the steps before it are done; shares are of the model as it is now."""
+    if recipe.target_macs is not None:
+        whole = macs.count(model, bench_seq)
+        return lambda: engine.macs_target(described(model), recipe, bench_seq, whole)
+    if recipe.budget is None:
+        return lambda: None
+    assert timing is not None, "a target of latency needs what measures it"
+    table_of = timing
+    if recipe.target_latency is not None:
+        seconds = recipe.target_latency / 1000
+    else:
+        assert recipe.speedup is not None
+        seconds = table_of(model).whole_seconds / recipe.speedup
+    return lambda: engine.Target(table_of(model).costs, seconds)
 
 
 def _recorded(pruned: Pruned) -> Pruned:
