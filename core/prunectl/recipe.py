@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-Scorer = Literal["taylor", "activation", "magnitude", "wanda", "random"]
+Scorer = Literal["taylor", "fisher", "activation", "magnitude", "wanda", "random"]
 LayerChoice = Literal["influence", "top", "bottom", "alternate", "random"]
 Granularity = Literal["element", "matrix", "tensor"]
 Pattern = Literal["2:4", "4:8"]
@@ -48,12 +48,15 @@ HeadFractions = Annotated[
 
 MAX_LAYERS = 10_000
 """More than any model has."""
-AXES = ("vocab", "layers", "heads", "ffn", "weights")
+BUDGETS = ("target_macs", "target_latency", "speedup")
+"""The fields that leave the choice of heads and neurons to the solver."""
+AXES = ("vocab", "layers", "heads", "ffn", *BUDGETS, "weights")
 """The fields that remove something, in the order in which they do."""
 SCORERS: dict[str, tuple[Scorer, ...]] = {
     # By axis, the default first. Layers and vocabulary have ways of their own: layer_choice, and the corpus.
-    "heads": ("taylor", "activation", "magnitude", "random"),
-    "ffn": ("taylor", "activation", "magnitude", "random"),
+    "heads": ("taylor", "fisher", "activation", "magnitude", "random"),
+    "ffn": ("taylor", "fisher", "activation", "magnitude", "random"),
+    **dict.fromkeys(BUDGETS, ("fisher", "taylor")),
     "weights": ("magnitude", "wanda", "random"),
 }
 PATTERNS: dict[Pattern, tuple[int, int]] = {"2:4": (2, 4), "4:8": (4, 8)}
@@ -96,6 +99,9 @@ def digest_of(value: Any) -> str:
 class Recipe(BaseModel):
     """What to remove and how, in this order: vocabulary, layers, heads and FFN neurons, weights.
 
+    Instead of ``heads`` and ``ffn`` a budget may be given: ``target_macs``, ``target_latency`` or ``speedup``; then the
+    solver chooses both.
+
     All fractions say how much is removed, of what the steps before have left: ``heads=0.3`` removes floor(0.3 x all
     heads of the model), ranked over the whole model; with ``even``, floor(0.3 x the layer's) in each layer.
     ``min_heads`` and ``min_ffn`` are kept in each layer. ``iterations`` prunes heads and neurons in that many steps,
@@ -112,6 +118,12 @@ class Recipe(BaseModel):
 
     heads: HeadFractions | None = None
     ffn: Fraction | None = None
+    target_macs: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | None = None
+    """Multiply-adds that stay, as a share of the unpruned model's: a budget, never exceeded."""
+    target_latency: Annotated[float, Field(gt=0, le=3_600_000, allow_inf_nan=False)] | None = None
+    """Milliseconds that a forward pass may take on the machine that runs the job."""
+    speedup: Annotated[float, Field(gt=1, le=1000, allow_inf_nan=False)] | None = None
+    """How many times as fast as the unpruned model, on the machine that runs the job."""
     layers: Layers | None = None
     layer_choice: LayerChoice = "influence"
     weights: Fraction | None = None
@@ -126,6 +138,7 @@ class Recipe(BaseModel):
     min_heads: Annotated[int, Field(ge=0, le=65536)] = 0
     min_ffn: Annotated[int, Field(ge=0, le=1048576)] = 0
     refit: bool = False
+    """Whether output matrices are refitted after heads and neurons went. Left out: where the native engine does that."""
     recover: Recover = "none"
     recover_data: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     recover_epochs: Annotated[int, Field(ge=1, le=1000)] = 3
@@ -135,13 +148,19 @@ class Recipe(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, values: Any) -> Any:
-        """A pattern implies its fraction; a scorer left out is the default of the first axis that has scorers."""
+        """A pattern implies its fraction; a scorer left out is the default of the first axis that has scorers, and a
+        refit left out is done where there is something to refit.
+        """
         if not isinstance(values, dict):
             return values
         values = dict(values)
         if values.get("weights") is None and values.get("weight_pattern") in PATTERNS:
             stay, of = PATTERNS[values["weight_pattern"]]
             values["weights"] = 1 - stay / of
+        if values.get("refit") is None:
+            values["refit"] = values.get("engine", "native") == "native" and any(
+                values.get(axis) is not None for axis in ("heads", "ffn", *BUDGETS)
+            )
         if values.get("scorer") is None:
             values["scorer"] = next((s[0] for axis, s in SCORERS.items() if values.get(axis) is not None), None)
         return values
@@ -149,9 +168,12 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         if not self.axes:
-            raise ValueError("nothing to remove: give heads, ffn, layers, weights or vocab (for example heads=0.3)")
-        if self.refit:
-            raise ValueError("refit is not available in this version; leave it out or use no-refit")
+            raise ValueError(
+                "nothing to remove: give heads, ffn, layers, weights, vocab or a target (for example heads=0.3)"
+            )
+        if self.refit and not self._refits:
+            why = f"engine {self.engine} has none" if self.engine != "native" else "it follows heads and ffn alone"
+            raise ValueError(f"refit can't be used by {' or '.join(self.axes)} here: {why}; leave it out")
         self._check_scorer()
         self._check_choices()
         return self
@@ -168,6 +190,7 @@ class Recipe(BaseModel):
         )
 
     def _check_choices(self) -> None:
+        self._check_budget()
         if self.layer_choice != "influence" and not isinstance(self.layers, int):
             raise ValueError(f"layer_choice={self.layer_choice} chooses a number of layers: give layers=N")
         if self.weights is None and self.weight_granularity != "element":
@@ -189,6 +212,36 @@ class Recipe(BaseModel):
             if self.scorer not in (None, "taylor", "random"):
                 raise ValueError(f"engine textpruner scores by taylor or random, not by {self.scorer}")
 
+    def _check_budget(self) -> None:
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
+        if not given:
+            return
+        if len(given) > 1:
+            raise ValueError(f"{given[0]} and {given[1]} are two budgets: give one")
+        foreign = [name for name in ("heads", "ffn") if getattr(self, name) is not None]
+        if foreign:
+            raise ValueError(f"{given[0]} leaves the choice of heads and neurons to the solver: leave {foreign[0]} out")
+        if self.engine != "native":
+            raise ValueError(f"engine {self.engine} has no solver for {given[0]}: leave the engine out")
+        if self.even or self.iterations > 1:
+            wrong = "even" if self.even else "iterations"
+            raise ValueError(f"{wrong} goes with heads and ffn, not with {given[0]}")
+
+    @property
+    def _refits(self) -> bool:
+        """What ``refit`` is where the recipe doesn't say."""
+        return self.engine == "native" and self.prunes_units
+
+    @property
+    def budget(self) -> str | None:
+        """The field that says what the model may cost, where the solver chooses heads and neurons."""
+        return next((name for name in BUDGETS if getattr(self, name) is not None), None)
+
+    @property
+    def prunes_units(self) -> bool:
+        """Whether heads or neurons go."""
+        return self.heads is not None or self.ffn is not None or self.budget is not None
+
     @property
     def axes(self) -> tuple[str, ...]:
         """The axes that the recipe prunes, in the order in which it does."""
@@ -204,6 +257,9 @@ class Recipe(BaseModel):
         document = self.model_dump(mode="json", exclude_defaults=True)
         if self.scorer == next((scorers[0] for axis, scorers in SCORERS.items() if axis in self.axes), None):
             document.pop("scorer", None)
+        document.pop("refit", None)
+        if self.refit != self._refits:
+            document["refit"] = self.refit
         return {**document, "seed": self.seed}
 
     @property

@@ -169,8 +169,7 @@ def nest(flat: dict[str, Any]) -> dict[str, Any]:
 
 def flatten(job: JobCreate) -> dict[str, Any]:
     """The inverse of `nest`: the flat form that ``prunectl spec`` prints, defaults left out."""
-    flat: dict[str, Any] = {"model": job.model, **job.recipe.model_dump(mode="json", exclude_defaults=True)}
-    flat["seed"] = job.recipe.seed
+    flat: dict[str, Any] = {"model": job.model, **job.recipe.document()}
     flat |= job.evaluation.model_dump(mode="json", exclude_defaults=True)
     flat |= job.model_dump(
         mode="json", exclude_defaults=True, include={"device", "priority", "name", "tags", "retries"}

@@ -31,7 +31,9 @@ def checkpoint_of(job: dict) -> Path:
 @pytest.fixture(scope="session")
 def pruned(prunectl: Prunectl, minilm: Path) -> dict:
     """The first job: a directory, heads only."""
-    printed = prunectl.ok("submit", "--model", str(minilm), "--heads", "0.3", "--wait", "--max-samples", "64")
+    printed = prunectl.ok(
+        "submit", "--model", str(minilm), "--heads", "0.3", "--no-refit", "--wait", "--max-samples", "64"
+    )
     assert len(printed.splitlines()) == 1
     return prunectl.json("show", printed)
 
@@ -84,7 +86,7 @@ def test_a_published_checkpoint_is_whole_and_has_no_pickle(pruned: dict) -> None
 
 
 def test_an_identical_job_is_the_first_one_unless_forced(prunectl: Prunectl, pruned: dict, minilm: Path) -> None:
-    same = ("submit", "--model", str(minilm), "--heads", "0.3", "--max-samples", "64")
+    same = ("submit", "--model", str(minilm), "--heads", "0.3", "--no-refit", "--max-samples", "64")
     assert prunectl.ok(*same) == pruned["id"]
     forced = prunectl.ok(*same, "--force")
     assert forced != pruned["id"]

@@ -58,6 +58,11 @@ def recipe_text(item: Item) -> str:
         for name, letter in (("heads", "h"), ("ffn", "f"), ("weights", "w"))
         if recipe.get(name) is not None
     ]
+    parts += [
+        f"{text}{recipe[name]:g}"
+        for name, text in (("target_macs", "macs"), ("target_latency", "ms"), ("speedup", "x"))
+        if recipe.get(name) is not None
+    ]
     usual = {"layer_choice": "influence", "weight_granularity": "element"}
     parts += [str(recipe[name]) for name, default in usual.items() if recipe.get(name, default) != default]
     if recipe.get("weight_pattern"):
@@ -76,6 +81,8 @@ def recipe_text(item: Item) -> str:
 
 
 def _usual_scorer(recipe: Mapping[str, Any]) -> str:
+    if any(recipe.get(name) is not None for name in ("target_macs", "target_latency", "speedup")):
+        return "fisher"
     return "taylor" if recipe.get("heads") is not None or recipe.get("ffn") is not None else "magnitude"
 
 

@@ -174,9 +174,8 @@ class Intake:
                 if flag != "vocab":
                     data.check(rows, config)
         axes.check_vocabulary(config, body.recipe)
-        axes.plan(config, body.recipe)
         text_limit(config, body.evaluation.max_length)
-        text_limit(config, body.evaluation.bench_seq, field="bench_seq")
+        axes.plan(config, body.recipe, text_limit(config, body.evaluation.bench_seq, field="bench_seq"))
         return task
 
     def _served(self) -> frozenset[str]:

@@ -161,7 +161,7 @@ class JobService:
         config, recipe = admitted.config, body.recipe
         seq = text_limit(config, body.evaluation.bench_seq, field="bench_seq")
         family = family_of(config)
-        planned = axes.plan(config, recipe)
+        planned = axes.plan(config, recipe, seq)
         units = planned.units
         identical = self._store.identical(job_digest(caller.owner, admitted.located.identity, body))
         return Plan(

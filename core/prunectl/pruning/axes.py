@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunectl.errors import InvalidInput
-from prunectl.pruning import depth, planning
+from prunectl.pruning import budgets, depth, planning
 from prunectl.pruning.architectures import architecture_of, family_of, shape_of
 from prunectl.pruning.planning import Planned, Shares
 from prunectl.pruning.sizes import ModelShape
@@ -22,6 +22,11 @@ TEXTPRUNER_VOCABULARIES = ("bert", "electra")
 VOCABULARY_NOTE = (
     "how much of the vocabulary goes is known once the corpus has been tokenized; these counts keep all of it"
 )
+TARGET_NOTE = (
+    "the solver chooses heads and neurons once they have been scored, within this target; parameters and MACs assume the "
+    "same share in each layer"
+)
+MEASURED_NOTE = "the solver chooses heads and neurons once they have been scored and timed on the worker; these counts keep all of them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +52,26 @@ class AxesPlan:
         return planning.count_macs(self.config, seq, self.shares.heads, self.shares.ffn)
 
 
-def plan(config: Mapping[str, Any], recipe: Recipe) -> AxesPlan:
-    """Raises UnsupportedArchitecture, and InvalidInput naming the axis and the nearest that can be met."""
+def plan(config: Mapping[str, Any], recipe: Recipe, seq: int = 128) -> AxesPlan:
+    """What ``recipe`` takes from the model with ``config``; multiply-adds are of ``seq`` tokens.
+
+    Raises UnsupportedArchitecture, and InvalidInput naming the axis and the nearest that can be met.
+    """
     layers_total = sum(stack.layers for stack in depth.stacks_of(config)) if recipe.layers is not None else 0
     removed = depth.count(config, recipe)
     # Which layers go doesn't change the counts: within a stack all are alike.
     smaller = depth.without(config, depth.first_choice(config, recipe)) if removed else dict(config)
     units = planning.units_to_remove(smaller, recipe)
     shares = planning.even_shares(smaller, units)
+    target: list[str] = []
+    if recipe.budget is not None:
+        target = [TARGET_NOTE if recipe.target_macs is not None else MEASURED_NOTE]
+        budgets.least_units(recipe, shape_of(smaller).blocks)
+    if recipe.target_macs is not None and recipe.vocab is None:  # how much of the vocabulary goes isn't known yet
+        budget = budgets.check(smaller, recipe, seq, planning.count_macs(config, seq))
+        shares = budgets.estimated_shares(smaller, recipe, seq, budget)
     total = prunable_weights(smaller, shares)
-    notes = [] if recipe.vocab is None else [VOCABULARY_NOTE]
+    notes = ([] if recipe.vocab is None else [VOCABULARY_NOTE]) + target
     if shares.approximate:
         notes.append("counts are exact in total; parameters and MACs assume the same share in each layer")
     if removed and len(depth.stacks_of(config)) > 1 and isinstance(recipe.layers, int):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -92,6 +93,11 @@ def outputs_of(matrix: Matrix) -> int:
     return matrix.weight.size(1 if isinstance(matrix, Conv1D) else 0)
 
 
+def described(model: PreTrainedModel) -> dict[str, Any]:
+    """The model's configuration as config.json would have it, its class included."""
+    return {**model.config.to_dict(), "architectures": [type(model).__name__]}
+
+
 def find_blocks(model: PreTrainedModel) -> list[Block]:
     """Every block in order: a layer's self-attention, then its cross-attention; an encoder's layers, then a decoder's.
 
@@ -109,7 +115,7 @@ def find_blocks(model: PreTrainedModel) -> list[Block]:
 
 def require_whole(model: PreTrainedModel, blocks: list[Block]) -> None:
     """Raises UnsupportedArchitecture where blocks aren't of the sizes that the configuration states."""
-    config = model.config.to_dict() | {"architectures": [type(model).__name__]}
+    config = described(model)
     stated = [(block.heads_total, block.ffn_total) for block in shape_of(config).blocks]
     if stated != [(block.heads_total, block.ffn_total) for block in blocks]:
         raise UnsupportedArchitecture(

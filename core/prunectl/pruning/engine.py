@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,16 +11,27 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prunectl.pruning import activations, planning, surgery
+from prunectl.pruning import activations, budgets, planning, surgery
 from prunectl.pruning import scores as scoring
-from prunectl.pruning.blocks import Block, find_blocks, require_whole, shape
-from prunectl.pruning.masks import Masks, keep_best, next_masks
+from prunectl.pruning.blocks import Block, described, find_blocks, require_whole, shape
+from prunectl.pruning.masks import Masks, keep_best, masks_within, next_masks
+from prunectl.pruning.refit import Refit
+from prunectl.pruning.refit import refit as refit_outputs
 from prunectl.pruning.scores import Batch, Loss, Progress, Scores
+from prunectl.pruning.solver import Costs
 from prunectl.pruning.vocabulary import Vocabulary
 from prunectl.pruning.weights import Zeroed
 from prunectl.recipe import Engine as EngineName
 from prunectl.recipe import Recipe
 from prunectl.schemas import BlockStructure, Structure
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the solver keeps to: what units cost, and how much they may cost together with the rest."""
+
+    costs: Costs
+    budget: float
 
 
 class Engine(Protocol):
@@ -47,6 +58,7 @@ class Pruned:
     """The ``kept`` of prunectl.json: module (in the original model), unit, total, kept."""
     vocabulary: Vocabulary | None = None
     zeroed: Zeroed | None = None
+    refit: Refit | None = None
 
 
 def choose_masks(
@@ -57,23 +69,39 @@ def choose_masks(
     *,
     progress: Progress | None = None,
     workspace: Path | None = None,
+    target: Target | None = None,
 ) -> Masks:
     """What ``recipe`` keeps of ``model``: score, mask, score the masked model again, for each of its iterations.
 
+    A recipe with a budget is scored once, and the solver keeps to ``target`` (None: `macs_target` of this model).
     ``workspace`` is a directory of this job's own for what the engine writes meanwhile; None: a temporary one. The
     native engine leaves the model as it is; TextPruner zeroes weights of removed units between iterations, which the
     masks remove anyway. Raises EngineUnavailable, UnsupportedArchitecture, CorruptWeights (scores that are no
     numbers), and InvalidInput for a recipe that this model can't meet.
     """
-    planning.units_to_remove(model.config.to_dict() | {"architectures": [type(model).__name__]}, recipe)
+    planning.units_to_remove(described(model), recipe)
     blocks = find_blocks(model)
     require_whole(model, blocks)
     engine = _engine(recipe.engine, model, recipe, batches, loss, workspace)
     masks = Masks()
+    if recipe.budget is not None:
+        aim = target or macs_target(described(model), recipe)
+        return masks_within(engine.scores(masks, progress=progress), recipe, blocks, aim.costs, aim.budget)
     for step in range(recipe.iterations):
         found = engine.scores(masks, progress=_part(progress, step, recipe.iterations))
         masks = next_masks(found, recipe, step, masks, blocks, choose=engine.choose)
     return masks
+
+
+def macs_target(config: Mapping[str, Any], recipe: Recipe, seq: int = 128, whole: int | None = None) -> Target:
+    """``target_macs`` of the model with ``config``, or of one that had ``whole`` multiply-adds; batch 1 x ``seq`` tokens.
+
+    Raises InvalidInput where it can't be met.
+    """
+    if recipe.target_macs is None:
+        raise ValueError(f"{recipe.budget} is measured, not counted: give its target")
+    budget = budgets.check(config, recipe, seq, whole)
+    return Target(budgets.unit_costs(config, recipe, seq), budget)
 
 
 def apply(model: PreTrainedModel, masks: Masks, *, engine: EngineName = "native") -> Pruned:
@@ -89,8 +117,25 @@ def apply(model: PreTrainedModel, masks: Masks, *, engine: EngineName = "native"
 def prune(
     model: PreTrainedModel, recipe: Recipe, batches: Sequence[Batch], loss: Loss, *, progress: Progress | None = None
 ) -> Pruned:
-    """`choose_masks`, then `apply` with the recipe's engine, in place."""
-    return apply(model, choose_masks(model, recipe, batches, loss, progress=progress), engine=recipe.engine)
+    """`choose_masks`, `refit` where the recipe says so, then `apply` with the recipe's engine, in place."""
+    masks = choose_masks(model, recipe, batches, loss, progress=progress)
+    found = refit(model, recipe, masks, batches, loss)
+    return replace(apply(model, masks, engine=recipe.engine), refit=found)
+
+
+def refit(
+    model: PreTrainedModel,
+    recipe: Recipe,
+    masks: Masks,
+    batches: Sequence[Batch],
+    loss: Loss,
+    *,
+    progress: Progress | None = None,
+) -> Refit | None:
+    """`prunectl.pruning.refit.refit` in place, where the recipe asks for it and is the native engine's; else None."""
+    if not recipe.refit or recipe.engine != "native":
+        return None
+    return refit_outputs(model, masks, batches, loss, progress=progress)
 
 
 def masked_outputs(model: PreTrainedModel, masks: Masks, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -142,7 +187,7 @@ class NativeEngine:
 
     def scores(self, masks: Masks, *, progress: Progress | None = None) -> Scores:
         assert self._recipe is not None and self._loss is not None
-        scorer = self._recipe.scorer_of("heads")
+        scorer = self._recipe.scorer_of(self._recipe.budget or "heads")
         if scorer == "random":
             return scoring.random(shape(find_blocks(self._model)), self._recipe.seed)
         if scorer == "magnitude":
@@ -150,7 +195,10 @@ class NativeEngine:
         with surgery.masked(self._model, masks):
             if scorer == "activation":
                 return activations.activation(self._model, self._batches, self._loss, progress=progress)
-            return scoring.taylor(self._model, self._batches, self._loss, even=self._recipe.even, progress=progress)
+            found = scoring.gradient_scores(
+                self._model, self._batches, self._loss, even=self._recipe.even, progress=progress
+            )
+            return found["fisher" if scorer == "fisher" else "taylor"]
 
     def choose(self, ranked: Tensor, kept: int, even: bool, multiple_of: int) -> Tensor:
         return keep_best(ranked, kept, even, multiple_of)

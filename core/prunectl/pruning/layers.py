@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from prunectl.errors import CorruptWeights
 from prunectl.pruning import depth, residency
-from prunectl.pruning.blocks import base_path
+from prunectl.pruning.blocks import base_path, described
 from prunectl.pruning.engine import Pruned
 from prunectl.pruning.observation import evaluating, real_tokens
 from prunectl.pruning.scores import Batch, Loss, Progress
@@ -126,11 +126,6 @@ def layer_modules(model: PreTrainedModel) -> list[nn.Module]:
     Raises UnsupportedArchitecture for an unknown family.
     """
     return [layer for _, modules in _lists(model) for layer in modules]
-
-
-def described(model: PreTrainedModel) -> dict[str, Any]:
-    """The model's configuration as config.json would have it, its class included."""
-    return {**model.config.to_dict(), "architectures": [type(model).__name__]}
 
 
 def _update(config: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:

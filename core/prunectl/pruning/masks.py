@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from prunectl.errors import CorruptWeights
-from prunectl.pruning import planning
+from prunectl.pruning import budgets, planning
 from prunectl.pruning.planning import Ranking, Sized
 from prunectl.pruning.scores import Scores
+from prunectl.pruning.solver import Costs
 from prunectl.recipe import Recipe
 
 Choose = Callable[[Tensor, int, bool, int], Tensor]
@@ -77,6 +78,43 @@ def next_masks(
     return Masks(heads, ffn)
 
 
+def masks_within(scores: Scores, recipe: Recipe, blocks: Sequence[Sized], costs: Costs, budget: float) -> Masks:
+    """The masks with the largest sum of scores that cost at most ``budget``, in the unit of ``costs``.
+
+    ``costs`` has an axis for the heads of each block (in groups that share a key), then one for the neurons of each
+    block that has any (in groups of ``multiple_of``), as `budgets.unit_costs` counts them. ``min_heads`` and
+    ``min_ffn`` stay in each. Raises InvalidInput where even those cost more, CorruptWeights for scores that aren't
+    finite.
+    """
+    _require_finite("head", scores.heads)
+    _require_finite("neuron", scores.ffn)
+    rows = [row for row, block in enumerate(blocks) if block.ffn_total]
+    orders: list[Tensor] = []
+    values: list[Tensor] = []
+    for row, block in enumerate(blocks):
+        grouped = scores.heads[row, : block.heads_total].view(-1, block.group).sum(1)
+        orders.append(torch.argsort(grouped, descending=True, stable=True))
+        values.append(grouped)
+    for row in rows:
+        neurons = scores.ffn[row, : blocks[row].ffn_total]
+        order = torch.argsort(neurons, descending=True, stable=True)
+        orders.append(order)
+        values.append(neurons[order].view(-1, recipe.multiple_of).sum(1))
+    kept = costs.solve([found.tolist() for found in values], budgets.least_units(recipe, blocks), budget)
+    heads, ffn = torch.ones_like(scores.heads, dtype=torch.bool), torch.ones_like(scores.ffn, dtype=torch.bool)
+    for row, block in enumerate(blocks):
+        stay = torch.zeros(block.heads_total // block.group, dtype=torch.bool)
+        stay[orders[row][: kept[row]]] = True
+        heads[row, : block.heads_total] = stay.repeat_interleave(block.group)
+    for place, row in enumerate(rows, start=len(blocks)):
+        stay = torch.zeros(blocks[row].ffn_total, dtype=torch.bool)
+        stay[orders[place][: kept[place] * recipe.multiple_of]] = True
+        ffn[row, : blocks[row].ffn_total] = stay
+    spent = costs.total(kept)
+    assert spent <= budget * (1 + 1e-9), f"the solver spent {spent} of {budget}"
+    return Masks(heads, ffn)
+
+
 def _masked(
     unit: str,
     scores: Tensor,
@@ -109,11 +147,7 @@ def _bounded(unit: str, scores: Tensor, least: int, missing: Tensor, gone: Tenso
     """Scores below all others for what is gone already; above all others for the ``least`` best of each layer and for
     places where a row has no unit.
     """
-    if not torch.isfinite(scores).all():
-        raise CorruptWeights(
-            f"the {unit} scores are not finite numbers: a weight of the model is not, or the loss overflowed",
-            hint="check the model's weights, or calibrate on other data",
-        )
+    _require_finite(unit, scores)
     bounded = scores.clone()
     if gone is not None:
         bounded[gone] = -1.0
@@ -121,3 +155,11 @@ def _bounded(unit: str, scores: Tensor, least: int, missing: Tensor, gone: Tenso
         best = torch.argsort(bounded.masked_fill(missing, -2.0), dim=-1)[:, scores.size(1) - least :]
         bounded.scatter_(1, best, math.inf)
     return bounded.masked_fill(missing, math.inf)
+
+
+def _require_finite(unit: str, scores: Tensor) -> None:
+    if not torch.isfinite(scores).all():
+        raise CorruptWeights(
+            f"the {unit} scores are not finite numbers: a weight of the model is not, or the loss overflowed",
+            hint="check the model's weights, or calibrate on other data",
+        )

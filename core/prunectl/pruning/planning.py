@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -175,14 +175,7 @@ def rank_ffn(recipe: Recipe, blocks: Sequence[Sized]) -> list[Ranking]:
         return []
     units = {row: block.ffn_total for row, block in enumerate(blocks) if block.ffn_total}
     multiple = recipe.multiple_of
-    for per_layer in units.values():
-        if per_layer % multiple:
-            close = min(_divisors(per_layer), key=lambda divisor: (abs(divisor - multiple), -divisor))
-            raise InvalidInput(
-                f"multiple_of={multiple} doesn't divide the {per_layer} neurons of a layer; nearest that does: {close}",
-                field="multiple_of",
-                value=multiple,
-            )
+    check_multiple(multiple, units.values())
     return _rankings(
         name="ffn",
         minimum_name="min_ffn",
@@ -244,12 +237,7 @@ def _removed(
     even: bool,
 ) -> int:
     per_layer = min(units)
-    if minimum > per_layer:
-        raise InvalidInput(
-            f"{minimum_name}={minimum}: a layer has only {per_layer}; nearest: {per_layer}",
-            field=minimum_name,
-            value=minimum,
-        )
+    check_minimum(minimum_name, minimum, per_layer)
     scope, copies = (per_layer, len(units)) if even else (sum(units), 1)
     # Whole groups of heads never take more than the floor; neurons round what stays, as TextPruner does.
     kept = (scope - share(fraction, scope) // group * group) // multiple * multiple
@@ -273,6 +261,26 @@ def _removed(
             value=multiple,
         )
     return (scope - kept) * copies
+
+
+def check_multiple(multiple: int, units: Iterable[int]) -> None:
+    """Raises InvalidInput where ``multiple`` doesn't divide the neurons of each layer, naming the nearest that does."""
+    for per_layer in units:
+        if per_layer % multiple:
+            close = min(_divisors(per_layer), key=lambda divisor: (abs(divisor - multiple), -divisor))
+            raise InvalidInput(
+                f"multiple_of={multiple} doesn't divide the {per_layer} neurons of a layer; nearest that does: {close}",
+                field="multiple_of",
+                value=multiple,
+            )
+
+
+def check_minimum(name: str, minimum: int, per_layer: int) -> None:
+    """Raises InvalidInput where a layer has fewer than ``minimum``."""
+    if minimum > per_layer:
+        raise InvalidInput(
+            f"{name}={minimum}: a layer has only {per_layer}; nearest: {per_layer}", field=name, value=minimum
+        )
 
 
 def _largest_share(removed: int, total: int) -> Decimal:

@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 RUNS = "runs"
 LOGS = "logs"
 TRAINING = "training"
+LATENCIES = "latencies"
 
 
 def run_name(job_id: str, attempt: int, lease_token: str) -> str:
@@ -38,3 +39,8 @@ def published_name(uri: str) -> str | None:
     if not found or len(parts) < 2 or any(part in ("", ".", "..") for part in parts):
         return None
     return f"{RUNS}/{rest}"
+
+
+def latency_table_name(digest: str) -> str:
+    """Where the latency table measured under the conditions with this digest lies."""
+    return f"{LATENCIES}/{digest.removeprefix('sha256:')}.json"

@@ -33,7 +33,7 @@ RECIPES = [
 
 
 def with_engine(recipe: Recipe, name: str) -> Recipe:
-    return recipe.model_copy(update={"engine": name})
+    return recipe.model_copy(update={"engine": name, "refit": False})
 
 
 def removed(pruned: Pruned) -> tuple[int, int]:
@@ -92,7 +92,7 @@ def test_what_is_recorded_rebuilds_the_masked_original(family: str, head: str) -
     whole = model(family, head, layers=3)
     given = batches(whole)
     small = copy.deepcopy(whole)
-    pruned = engine.prune(small, Recipe(heads=0.6, ffn=0.6), given, loss)
+    pruned = engine.prune(small, Recipe(heads=0.6, ffn=0.6, refit=False), given, loss)
     assert len(pruned.kept) == 6
     with ExitStack() as hooks:
         for entry in pruned.kept:
@@ -129,7 +129,7 @@ def test_textpruner_may_leave_a_feed_forward_empty_as_the_native_engine_does() -
         whole.bert.encoder.layer[1].output.dense.weight.mul_(1e-5)
     kept = []
     for name in ("native", "textpruner"):
-        pruned = engine.prune(copy.deepcopy(whole), Recipe(ffn=0.7, engine=name), batches(whole), loss)
+        pruned = engine.prune(copy.deepcopy(whole), Recipe(ffn=0.7, engine=name, refit=False), batches(whole), loss)
         kept.append([block.ffn_kept for block in pruned.structure.layers])
     assert kept[0] == kept[1] and kept[0][1] == 0 and sum(kept[0]) == 144 - 100
 

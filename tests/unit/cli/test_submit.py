@@ -56,7 +56,8 @@ def test_all_flags_reach_the_job(run: Any, services: Services, model: str) -> No
     assert job is not None
     spec = JobCreate.model_validate(job.spec)
     assert spec.recipe == Recipe(
-        heads=0.25, ffn=0.5, scorer="random", iterations=3, even=True, multiple_of=8, min_heads=1, min_ffn=4, seed=7
+        heads=0.25, ffn=0.5, scorer="random", iterations=3, even=True, multiple_of=8, min_heads=1, min_ffn=4, refit=False,
+        seed=7
     )  # fmt: skip
     assert spec.evaluation.bench_batch == (1, 16)
     assert (spec.evaluation.max_drop, spec.evaluation.min_speedup, spec.evaluation.max_samples) == (0.01, 1.2, 64)
@@ -115,7 +116,7 @@ def test_an_identical_job_is_returned_unless_forced(run: Any, model: str) -> Non
         (["--heads", "0.3", "--tag", "novalue"], ["--tag", "key=value"]),
         (["--heads", "0.3", "--set", "haeds=0.1"], ["'haeds'", "did you mean heads?"]),
         (["--heads", "0.3", "--set", "heads"], ["--set", "name=value"]),
-        (["--heads", "0.3", "--refit"], ["refit is not available"]),
+        (["--layers", "1", "--refit"], ["refit can't be used by layers"]),
         ([], ["nothing to remove"]),
         (["--heads", "0.3", "-f", "missing.yaml"], ["--file", "missing.yaml"]),
         (["--heads", "0.3", "--data", "missing.jsonl"], ["--data", "missing.jsonl"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from prunectl.pruning import scores, surgery
 from prunectl.pruning.blocks import find_blocks, linear
 from prunectl.pruning.masks import Masks
 from prunectl.pruning.textpruner import LossModel
-from support.models import FAMILIES, model
+from support.models import FAMILIES, heads_of, model
 from support.pruning import batches, loss
 
 
@@ -86,3 +87,32 @@ def test_random_scores_depend_on_the_seed_alone() -> None:
 def test_no_batch_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one batch"):
         scores.taylor(model("bert", "fill-mask"), [], loss)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+def test_fisher_is_the_mean_squared_gradient_of_the_masks(family: str) -> None:
+    built = model(family, heads_of(family)[0])
+    given = batches(built, 3)
+    found = scores.fisher(built, given, loss)
+    each = [scores.taylor(built, [batch], loss) for batch in given]
+    size = len(given[0]["input_ids"])  # of one batch, taylor is the gradient's size divided by the examples
+    for name in ("heads", "ffn"):
+        gradients = torch.stack([getattr(one, name) * size for one in each])
+        torch.testing.assert_close(getattr(found, name), gradients.square().mean(0), rtol=1e-4, atol=1e-12)
+
+
+def test_one_pass_gives_both_and_even_masks_change_taylor_alone() -> None:
+    built = model("bert", "fill-mask")
+    given = batches(built)
+    runs = 0
+
+    def counted(model: Any, batch: Any) -> torch.Tensor:
+        nonlocal runs
+        runs += 1
+        return loss(model, batch)
+
+    even = scores.gradient_scores(built, given, counted, even=True)
+    assert runs == len(given)
+    plain = scores.gradient_scores(built, given, loss)
+    torch.testing.assert_close(even["fisher"].ffn, plain["fisher"].ffn, rtol=1e-5, atol=0)
+    assert not torch.allclose(even["taylor"].ffn, plain["taylor"].ffn)

@@ -50,7 +50,7 @@ def test_a_pattern_implies_its_share() -> None:
 @pytest.mark.parametrize(
     ("recipe", "says"),
     [
-        ({"heads": 0.3, "scorer": "wanda"}, "heads takes taylor, activation, magnitude, random"),
+        ({"heads": 0.3, "scorer": "wanda"}, "heads takes taylor, fisher, activation, magnitude, random"),
         ({"weights": 0.3, "scorer": "taylor"}, "weights takes magnitude, wanda, random"),
         ({"layers": 2, "scorer": "random"}, "layer_choice"),
         ({"vocab": "builtin:python-docs", "scorer": "magnitude"}, "corpus"),
@@ -99,3 +99,45 @@ def test_a_flat_file_holds_all_of_it() -> None:
     job = parse_job(nest(flat))
     assert JobCreate.model_validate(nest(flatten(job))) == job
     assert flatten(job)["layers"] == [0, 2]
+
+
+def test_heads_and_neurons_are_refitted_unless_the_recipe_says_otherwise() -> None:
+    usual, without = Recipe(heads=0.3), Recipe(heads=0.3, refit=False)
+    assert usual.refit and not without.refit
+    assert usual.document() == {"heads": 0.3, "seed": 0} and without.document()["refit"] is False
+    assert usual.digest == Recipe(heads=0.3, refit=True).digest != without.digest
+    for recipe in (usual, without, Recipe(layers=1), Recipe(ffn=0.2, engine="textpruner")):
+        assert Recipe.model_validate(recipe.document()) == recipe
+    assert not Recipe(layers=1).refit and not Recipe(ffn=0.2, engine="textpruner").refit
+
+
+@pytest.mark.parametrize("recipe", [{"layers": 1}, {"weights": 0.5}, {"heads": 0.3, "engine": "textpruner"}])
+def test_a_refit_of_nothing_is_refused(recipe: Any) -> None:
+    with pytest.raises(ValidationError, match="refit can't be used"):
+        Recipe(refit=True, **recipe)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "says"),
+    [
+        ({"target_macs": 0.5, "speedup": 2}, "two budgets"),
+        ({"target_macs": 0.5, "heads": 0.3}, "leave heads out"),
+        ({"target_latency": 5, "engine": "textpruner"}, "no solver"),
+        ({"speedup": 2, "even": True}, "even goes with"),
+        ({"target_macs": 0.5, "iterations": 2}, "iterations goes with"),
+        ({"target_macs": 0.5, "scorer": "magnitude"}, "takes fisher, taylor"),
+        ({"target_macs": 1.5}, "less than 1"),
+        ({"speedup": 1}, "greater than 1"),
+    ],
+)
+def test_budgets_that_contradict_the_rest_are_refused(recipe: Any, says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        Recipe(**recipe)
+
+
+def test_a_budget_is_an_axis_with_a_scorer_and_a_refit_of_its_own() -> None:
+    recipe = Recipe(target_macs=0.5, weights=0.5)
+    assert recipe.axes == ("target_macs", "weights") and recipe.budget == "target_macs" and recipe.refit
+    assert (recipe.scorer_of("target_macs"), recipe.scorer_of("weights")) == ("fisher", "magnitude")
+    assert recipe.document() == {"target_macs": 0.5, "weights": 0.5, "seed": 0}
+    assert Recipe(heads=0.5).budget is None

@@ -25,6 +25,7 @@ from prunectl.evaluation.tasks import TOKEN_TASKS, Task, reads_images, refuse_da
 from prunectl.jobs.lookup import find_model, hub_settings, parse_source, upload_name
 from prunectl.pruning import axes, textpruner_vocabulary, vocabulary
 from prunectl.pruning.vocabulary import Vocabulary
+from prunectl.recipe import BUDGETS
 from prunectl.recovery.recover import recover
 from prunectl.schemas import BUILTIN_TEXT, Evaluation, JobCreate, Measure, Result
 from prunectl.storage import open_storage
@@ -33,6 +34,7 @@ from prunectl.worker.assignment import Assignment
 from prunectl.worker.progress_files import TrainingKeeper
 from prunectl.worker.reload import reload_and_compare
 from prunectl.worker.report import Report
+from prunectl.worker.stored_tables import StoredTables
 from prunectl.zoo import fetch as zoo_fetch
 
 DEFAULT_SAMPLES = 512
@@ -130,6 +132,14 @@ def run(assignment: Assignment, report: Report) -> Result:
         workspace=scratch / "engine",
         batch_size=BATCH_SIZE,
         after_step=after_step,
+        bench_seq=source.bench_seq,
+        timing=StoredTables(
+            open_storage(assignment.storage_url),
+            batch=body.evaluation.bench_batch[0],
+            seq=source.bench_seq,
+            threads=assignment.threads,
+            multiple_of=body.recipe.multiple_of,
+        ),
     )
     pruned, objective = outcome.pruned, outcome.objective
     expected, recovery = outcome.expected, None
@@ -213,6 +223,7 @@ def run(assignment: Assignment, report: Report) -> Result:
             "primary_metric": metric,
             **({"retokenised_examples": source.retokenised} if source.vocabulary else {}),
             **({"recovery": recovery.model_dump(mode="json")} if recovery else {}),
+            **({"refit": pruned.refit.summary()} if pruned.refit else {}),
             "reload_max_abs_difference": reloaded.max_abs_difference,
             "seed": body.recipe.seed,
             "versions": versions(),
@@ -355,7 +366,8 @@ def _with_vocabulary(
 
 def _steps_of(body: JobCreate) -> list[str]:
     """The steps that the recipe takes; heads and neurons are one."""
-    pruning = dict.fromkeys("heads+ffn" if axis in ("heads", "ffn") else axis for axis in body.recipe.axes)
+    units = ("heads", "ffn", *BUDGETS)
+    pruning = dict.fromkeys("heads+ffn" if axis in units else axis for axis in body.recipe.axes)
     return [*pruning, *(["recover"] if body.recipe.recover != "none" else [])]
 
 

@@ -12,8 +12,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prunectl.errors import ReloadMismatch
 from prunectl.evaluation import macs
+from prunectl.evaluation.latency_table import LatencyTable
 from prunectl.evaluation.objectives import Objective
 from prunectl.pruning import depth, embeddings, engine, layers, textpruner_vocabulary, weights
+from prunectl.pruning.blocks import described
 from prunectl.pruning.engine import Pruned
 from prunectl.pruning.masks import Masks
 from prunectl.pruning.scores import Batch, Loss
@@ -26,6 +28,8 @@ TOLERANCE = 1e-5
 """Largest difference that a step may make, relative to the largest output where that is above 1 (fp32)."""
 Step = Literal["vocabulary", "layers", "heads+ffn", "weights", "recover"]
 Inputs = dict[str, Tensor]
+Timing = Callable[[PreTrainedModel], LatencyTable]
+"""Measures a model's latency table, or finds it where it was measured before."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,18 @@ def run(
     workspace: Path,
     batch_size: int,
     after_step: Callable[[Step, PreTrainedModel], None],
+    bench_seq: int = 128,
+    timing: Timing | None = None,
 ) -> Outcome:
     """Prune ``model`` in place by every axis of ``recipe``.
 
-    ``tokenizer`` is the original model's. ``probe`` is in the numbers of the reduced vocabulary where there is one.
+    ``tokenizer`` is the original model's; a target of multiply-adds is counted for ``bench_seq`` tokens.
+    ``probe`` is in the numbers of the reduced vocabulary where there is one.
     ``after_step`` is told each finished step's name and the model as it is then. Raises ReloadMismatch where a
     smaller model computes something else than the larger one with the same units switched off, and what the axes
     raise for recipes that can't be met.
     """
+    target_of = _targets(model, recipe, bench_seq, timing)
     if vocabulary is not None:
         with report.stage("prune"):
             expected = embeddings.restricted_outputs(model, vocabulary, probe)
@@ -69,14 +77,14 @@ def run(
         objective = make_objective(model)
         batches = objective.batches(batch_size)
         loss = cast(Loss, objective.loss)
-    original = layers.described(model)
+    original = described(model)
     removed: tuple[int, ...] = ()
     if recipe.layers is not None:
         removed = _layers(model, recipe, batches, loss, probe, report)
         after_step("layers", model)
-    pruned = _units(model, recipe, batches, loss, probe, report, workspace)
+    pruned = _units(model, recipe, batches, loss, probe, report, workspace, target_of)
     pruned = layers.in_original(pruned, original, removed)
-    if recipe.heads is not None or recipe.ffn is not None:
+    if recipe.prunes_units:
         after_step("heads+ffn", model)
     if recipe.weights is not None:
         with report.stage("score"):
@@ -112,7 +120,7 @@ def _layers(
         with report.stage("score"):
             influence = layers.block_influence(model, batches, loss, progress=report.progress)
     with report.stage("prune"):
-        removed = depth.choose(layers.described(model), recipe, influence)
+        removed = depth.choose(described(model), recipe, influence)
         with layers.skipped(model, removed):
             expected = outputs(model, probe)
         layers.remove(model, removed)
@@ -128,16 +136,39 @@ def _units(
     probe: Inputs,
     report: Report,
     workspace: Path,
+    target_of: Callable[[], engine.Target | None],
 ) -> Pruned:
-    if recipe.heads is None and recipe.ffn is None:
+    if not recipe.prunes_units:
         return engine.apply(model, Masks())
     with report.stage("score"):
-        masks = engine.choose_masks(model, recipe, batches, loss, progress=report.progress, workspace=workspace)
+        masks = engine.choose_masks(
+            model, recipe, batches, loss, progress=report.progress, workspace=workspace, target=target_of()
+        )
     with report.stage("prune"):
+        refitted = engine.refit(model, recipe, masks, batches, loss, progress=report.progress)
         expected = engine.masked_outputs(model, masks, probe)
         pruned = engine.apply(model, masks, engine=recipe.engine)
         _prove("heads and neurons", model, probe, expected)
-    return pruned
+    return replace(pruned, refit=refitted)
+
+
+def _targets(
+    model: PreTrainedModel, recipe: Recipe, bench_seq: int, timing: Timing | None
+) -> Callable[[], engine.Target | None]:
+    """What gives the solver's target, once the steps before it are done; shares are of the model as it is now."""
+    if recipe.target_macs is not None:
+        whole = macs.count(model, bench_seq)
+        return lambda: engine.macs_target(described(model), recipe, bench_seq, whole)
+    if recipe.budget is None:
+        return lambda: None
+    assert timing is not None, "a target of latency needs what measures it"
+    table_of = timing
+    if recipe.target_latency is not None:
+        seconds = recipe.target_latency / 1000
+    else:
+        assert recipe.speedup is not None
+        seconds = table_of(model).whole_seconds / recipe.speedup
+    return lambda: engine.Target(table_of(model).costs, seconds)
 
 
 def _recorded(pruned: Pruned) -> Pruned:

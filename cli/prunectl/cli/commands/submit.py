@@ -24,6 +24,15 @@ def command(
         typer.Option(metavar="F", help="Share of the attention heads to remove, as 0.3 or encoder=0.3,cross=0.5."),
     ] = None,
     ffn: Annotated[str | None, typer.Option(metavar="F", help="Share of the FFN neurons to remove.")] = None,
+    target_macs: Annotated[
+        str | None, typer.Option(metavar="F", help="Share of the multiply-adds that may stay; the solver chooses.")
+    ] = None,
+    target_latency: Annotated[
+        str | None, typer.Option(metavar="MS", help="Milliseconds a forward pass may take on the worker.")
+    ] = None,
+    speedup: Annotated[
+        str | None, typer.Option(metavar="X", help="How many times as fast it must be on the worker.")
+    ] = None,
     layers: Annotated[
         str | None, typer.Option(metavar="N|I,J", help="Layers to remove: how many, or which (one: 3,).")
     ] = None,
@@ -41,7 +50,8 @@ def command(
         str | None, typer.Option(metavar="SRC", help="A corpus: entries that it doesn't need leave the vocabulary.")
     ] = None,
     scorer: Annotated[
-        str | None, typer.Option(metavar="taylor|activation|magnitude|wanda|random", help="How units are ranked.")
+        str | None,
+        typer.Option(metavar="taylor|fisher|activation|magnitude|wanda|random", help="How units are ranked."),
     ] = None,
     engine: Annotated[str | None, typer.Option(metavar="native|textpruner", help="What scores and cuts.")] = None,
     iterations: Annotated[
@@ -54,7 +64,7 @@ def command(
     min_heads: Annotated[str | None, typer.Option(metavar="N", help="Keep at least N heads in each layer.")] = None,
     min_ffn: Annotated[str | None, typer.Option(metavar="N", help="Keep at least N neurons in each layer.")] = None,
     refit: Annotated[
-        bool | None, typer.Option("--refit/--no-refit", help="Refit what is kept (not in this version).")
+        bool | None, typer.Option("--refit/--no-refit", help="Refit what is kept of heads and neurons (default: yes).")
     ] = None,
     recover: Annotated[
         str | None, typer.Option(metavar="none|finetune|distill", help="Train what is left until it is good again.")

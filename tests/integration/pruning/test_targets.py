@@ -1,0 +1,101 @@
+"""Jobs with a target: the solver's answer keeps to it from the plan to the checkpoint; refits are said and reloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from prunectl.checkpoints import load_pruned
+from prunectl.evaluation import latency_table, macs
+from prunectl.evaluation.latency_table import LatencyTable
+from prunectl.pruning import budgets
+from prunectl.pruning.blocks import find_blocks
+from prunectl.pruning.levels import LevelCosts
+from prunectl.recipe import Recipe
+from prunectl.worker.stored_tables import StoredTables
+from support.models import build, heads_of, model
+from support.pipeline import run
+
+
+@pytest.mark.parametrize("family", ["bert", "t5"])
+def test_a_job_keeps_to_its_multiply_adds(family: str, tmp_path: Path) -> None:
+    source = build(tmp_path / "source", family, heads_of(family)[-1], layers=3)
+    result, checkpoint = run(source, {"target_macs": 0.6}, tmp_path)
+    counted = result.metrics["macs"]
+    assert counted.before is not None and counted.after is not None
+    assert 0.5 * counted.before < counted.after <= 0.6 * counted.before
+    assert macs.count(load_pruned(checkpoint), 16) == counted.after
+    said = result.conditions["refit"]
+    assert 0 <= said["matrices"] <= said["matrices_total"]
+    assert said["held_back_loss"]["after"] <= said["held_back_loss"]["before"]
+    assert result.conditions["reload_max_abs_difference"] <= 1e-5 * 10
+    assert [row.step for row in result.ledger] == ["original", "heads+ffn"]
+
+
+def test_a_share_of_the_whole_counts_what_earlier_steps_took(tmp_path: Path) -> None:
+    source = build(tmp_path / "source", "bert", "feature-extraction", layers=4)
+    result, _ = run(source, {"target_macs": 0.7, "layers": 1}, tmp_path)
+    counted = result.metrics["macs"]
+    assert counted.before is not None and counted.after is not None
+    assert 0.6 * counted.before < counted.after <= 0.7 * counted.before
+
+
+def test_a_job_with_a_speedup_measures_its_table_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = build(tmp_path / "source", "bert", "feature-extraction", layers=3)
+    measured: list[Any] = []
+
+    def measure(built: Any, **_: Any) -> LatencyTable:
+        """A machine where a head takes 2 ms and eight neurons 1 ms, of 90 ms in all."""
+        measured.append(built)
+        blocks = find_blocks(built)
+        levels = [list(range(5))] * len(blocks) + [[0, 8, 16, 24, 32, 40, 48]] * len(blocks)
+        seconds = [
+            [(number - counts[-1]) * (0.002 if counts[-1] == 4 else 0.000125) for number in counts] for counts in levels
+        ]
+        return LatencyTable(LevelCosts(0.090, levels, seconds), 0.090)
+
+    monkeypatch.setattr(latency_table, "measure", measure)
+    for _ in range(2):
+        result, _ = run(source, {"speedup": 1.5}, tmp_path)
+    assert len(measured) == 1, "the second job found the first one's table"
+    kept = [(len(block.heads_kept), block.ffn_kept) for block in result.structure.layers]
+    spent = 0.090 - sum((4 - heads) * 0.002 + (48 - neurons) * 0.000125 for heads, neurons in kept)
+    assert 0.058 < spent <= 0.060 + 1e-9
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5", "albert", "mpnet"])
+def test_a_measured_table_has_the_axes_of_the_solver(family: str) -> None:
+    built = model(family, heads_of(family)[0])
+    before = {name: tensor.clone() for name, tensor in built.state_dict().items()}
+    table = latency_table.measure(built, seq=8, multiple_of=4)
+    recipe = Recipe(speedup=2, multiple_of=4)
+    assert len(table.costs.levels) == len(table.costs.seconds) == len(budgets.least_units(recipe, find_blocks(built)))
+    for levels, seconds in zip(table.costs.levels, table.costs.seconds, strict=True):
+        assert levels == sorted(levels) and levels[0] == 0 and len(levels) == len(seconds)
+        assert seconds[-1] == 0.0, "nothing removed saves nothing"
+    assert table.costs.total([levels[-1] for levels in table.costs.levels]) == table.whole_seconds > 0
+    assert LatencyTable.from_json(table.to_json()) == table
+    assert all(torch.equal(tensor, before[name]) for name, tensor in built.state_dict().items())
+
+
+class Shelf(dict[str, bytes]):
+    def exists(self, name: str) -> bool:
+        return name in self
+
+    def read(self, name: str) -> bytes:
+        return self[name]
+
+    def write(self, name: str, data: bytes) -> None:
+        self[name] = data
+
+
+def test_other_conditions_are_other_tables() -> None:
+    shelf, built = Shelf(), model("bert", "fill-mask", layers=1)
+    first = StoredTables(shelf, batch=1, seq=8, threads=1, multiple_of=1)
+    assert first(built) == first(built) and len(shelf) == 1
+    StoredTables(shelf, batch=2, seq=8, threads=1, multiple_of=1)(built)
+    first(model("bert", "fill-mask", layers=2))
+    assert len(shelf) == 3
