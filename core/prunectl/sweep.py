@@ -27,11 +27,11 @@ from prunectl.schemas import (
 )
 from prunectl.validation import parse_job
 
-NOT_SWEPT = ("name", "tags")
+NOT_SWEPT = ("name", "tags", "gate")
 """Fields that are the sweep's own, or the same for all of its jobs."""
 LISTS = ("layers", "bench_batch")
 """Fields whose one value may be a list: there ``,`` belongs to the value, and ``;`` stands between values."""
-SOURCES = ("data", "calibration", "vocab")
+SOURCES = ("data", "calibration", "vocab", "recover_data")
 """Fields whose value may be a file's name, which may hold a comma."""
 FIELDS = tuple(name for names in SPEC_FIELDS.values() for name in names if name not in NOT_SWEPT)
 MAX_VALUES = 10_000

@@ -1,7 +1,8 @@
-"""A local server that speaks the part of the Hugging Face Hub's protocol that huggingface_hub uses to read models."""
+"""A local server that speaks the part of the Hugging Face Hub's protocol that reads and uploads models."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -52,6 +53,10 @@ class HubServer(ThreadingHTTPServer):
         self.repositories: dict[str, Repository] = {}
         self.history: dict[tuple[str, str], Repository] = {}
         self.requests: list[Request] = []
+        self.uploaded: dict[str, bytes] = {}
+        """Large files by digest, between their upload and the commit that names them."""
+        self.messages: list[str] = []
+        """Of the commits that were pushed."""
         self.token = "hf_right"
         self.drops = 0
         """How many more times the connection is cut in the middle of a large file."""
@@ -65,7 +70,10 @@ class HubServer(ThreadingHTTPServer):
     def add(self, name: str, directory: Path, **options: Any) -> Repository:
         """Serve the files of a directory as the newest commit of ``name``; earlier commits stay in reach."""
         files = {entry.name: entry.read_bytes() for entry in sorted(directory.iterdir()) if entry.is_file()}
-        repository = Repository(files, **options)
+        return self.put(name, Repository(files, **options))
+
+    def put(self, name: str, repository: Repository) -> Repository:
+        """Make ``repository`` the newest commit of ``name``."""
         self.repositories[name] = repository
         self.history[name, repository.commit] = repository
         return repository
@@ -121,6 +129,79 @@ class _Handler(BaseHTTPRequestHandler):
             self._info(match[1], "main")
         else:
             self._refuse(404, "NotFound", path)
+
+    def do_POST(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.seen = Request("POST", path, dict(self.headers))
+        self.server.requests.append(self.seen)
+        if self.headers.get("Authorization") != f"Bearer {self.server.token}":
+            self._refuse(401, None, "Invalid username or password.")
+        elif path == "/api/repos/create":
+            self._create(json.loads(body))
+        elif path == "/api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
+        elif match := re.fullmatch(r"/api/models/(.+?)/preupload/(.+)", path):
+            modes = [
+                {"path": file["path"], "shouldIgnore": False,
+                 "uploadMode": "lfs" if file["path"].endswith(_LARGE) else "regular"}
+                for file in json.loads(body)["files"]
+            ]  # fmt: skip
+            self._json({"files": modes})
+        elif match := re.fullmatch(r"/(.+?)\.git/info/lfs/objects/batch", path):
+            objects = [
+                {"oid": item["oid"], "size": item["size"],
+                 "actions": {"upload": {"href": f"{self.server.endpoint}/lfs/{item['oid']}"}}}
+                for item in json.loads(body)["objects"]
+            ]  # fmt: skip
+            self._json({"transfer": "basic", "objects": objects})
+        elif match := re.fullmatch(r"/api/models/(.+?)/commit/(.+)", path):
+            self._commit(match[1], [json.loads(line) for line in body.splitlines()])
+        else:
+            self._refuse(404, "NotFound", path)
+
+    def do_PUT(self) -> None:
+        self.seen = Request("PUT", self.path, dict(self.headers))
+        self.server.requests.append(self.seen)
+        if "Content-Length" in self.headers:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+        else:
+            body = b"".join(iter(self._chunk, b""))
+        assert self.path == f"/lfs/{_sha256(body)}"
+        self.server.uploaded[_sha256(body)] = body
+        self._send(200, {}, b"")
+
+    def _chunk(self) -> bytes:
+        """The next part of a body that is sent with chunked transfer coding."""
+        part = self.rfile.read(int(self.rfile.readline(), 16))
+        self.rfile.readline()
+        return part
+
+    def _create(self, asked: dict[str, Any]) -> None:
+        name = f"{asked['organization']}/{asked['name']}"
+        if name in self.server.repositories:
+            self._json({"error": "You already created this model repo", "url": f"{self.server.endpoint}/{name}"}, 409)
+            return
+        private = bool(asked.get("private")) or asked.get("visibility") == "private"
+        self.server.put(name, Repository({}, private=private))
+        self._json({"url": f"{self.server.endpoint}/{name}"})
+
+    def _commit(self, name: str, lines: list[dict[str, Any]]) -> None:
+        repository = self.server.repositories[name]
+        files = dict(repository.files)
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "file":
+                assert value["encoding"] == "base64"
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.server.uploaded[value["oid"]]
+        changed = Repository(files, repository.private, repository.gated, repository.tags)
+        self.server.put(name, changed)
+        self.server.messages.append(lines[0]["value"]["summary"])
+        commit = changed.commit
+        url = f"{self.server.endpoint}/{name}/commit/{commit}"
+        self._json({"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""})
 
     def _find(self, name: str, revision: str) -> Repository | None:
         """The repository at a revision, or None once the refusal was sent."""
@@ -188,8 +269,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         self._send(206, headers, content[start:])
 
-    def _json(self, body: Any) -> None:
-        self._send(200, {"Content-Type": "application/json"}, json.dumps(body).encode())
+    def _json(self, body: Any, status: int = 200) -> None:
+        self._send(status, {"Content-Type": "application/json"}, json.dumps(body).encode())
 
     def _refuse(self, status: int, code: str | None, message: str, headers: dict[str, str] | None = None) -> None:
         codes = {"X-Error-Code": code} if code else {}

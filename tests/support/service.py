@@ -106,6 +106,12 @@ def succeed(services: Services, *, gate: bool | None = None, files: dict[str, by
     return lease.job_id
 
 
+def sums(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The files with the SHA256SUMS that goes with them."""
+    lines = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
+    return {**files, "SHA256SUMS": lines.encode()}
+
+
 def fail(services: Services, code: str = "weights_corrupt") -> str:
     lease = claim(services)
     assert services.store.fail(

@@ -39,6 +39,8 @@ COMMANDS: dict[str, Entry] = {
     "spec": Entry("spec", "Print the recipe file that submits a job again.", JOBS),
     "compare": Entry("compare", "Show jobs side by side, before and after.", RESULTS),
     "pull": Entry("pull", "Download a job's checkpoint and verify it.", RESULTS),
+    "card": Entry("card", "Print a job's model card.", RESULTS),
+    "push": Entry("push", "Upload a job's checkpoint to the Hugging Face Hub.", RESULTS),
     "inspect": Entry("inspect", "Show what a model is made of, and what pruning could save.", RESULTS),
     "models": Entry("models", "List the models in the zoo, or show one.", RESULTS),
     "workers": Entry("workers", "List the workers.", RESULTS),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 from prunectl.cli import waiting
 from prunectl.wiring import Services
 from support import service as support
+from support.service import sums
 
 pytestmark = pytest.mark.usefixtures("service")
 
@@ -203,11 +203,6 @@ def test_actions_print_ids_and_go_on_past_a_failure(run: Any, ids: dict[str, str
     assert run("rm", ids["cancelled"], ids["gated"]).lines == [ids["cancelled"], ids["gated"]]
     assert run("show", ids["gated"]).code == 5
     assert json.loads(run("cancel", ids["queued"], "-o", "json").out)["state"] == "cancelled"
-
-
-def sums(files: dict[str, bytes]) -> dict[str, bytes]:
-    lines = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
-    return {**files, "SHA256SUMS": lines.encode()}
 
 
 FILES = {"config.json": b"{}", "model.safetensors": b"\x00" * 2_500_000, "onnx/model.onnx": b"o"}
