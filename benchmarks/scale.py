@@ -108,10 +108,7 @@ def costs(report: Report, database: str, broker: str, home: Path, *, workers: in
 
     def beat() -> None:
         progress = random.random()
-        if (
-            store.heartbeat(next(beating).lease, stage=None, progress=progress, lease_seconds=LEASE_SECONDS)
-            is None
-        ):
+        if store.heartbeat(next(beating).lease, stage=None, progress=progress, lease_seconds=LEASE_SECONDS) is None:
             raise AssertionError("the lease is gone")
 
     def run_one() -> None:
