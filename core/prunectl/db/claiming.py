@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import (
     CTE,
     ColumnElement,
+    Double,
     Integer,
     Select,
     String,
@@ -27,10 +28,11 @@ from sqlalchemy import (
     true,
     union_all,
 )
+from sqlalchemy.sql import Update
 
 from prunectl.db.limit_store import limit_of
 from prunectl.db.tables import jobs
-from prunectl.db.transitions import claimable, in_state
+from prunectl.db.transitions import claim, claimable, in_state
 from prunectl.jobs.model import JobState
 
 NO_LIMIT = 2**31 - 1
@@ -82,19 +84,35 @@ def waiting_owners(queues: tuple[str, ...], *, lateral: bool) -> Select[Any]:
     )
 
 
-def oldest_unlocked(queue: str, priority: int, owner: str) -> Select[Any]:
-    """The id of this owner's oldest job that no other claim has locked, if there is one."""
+@lru_cache(maxsize=1)
+def claim_oldest() -> Update:
+    """Claim the oldest job of ``:the_owner`` in ``:the_queue`` at ``:the_priority`` that no other claim has locked.
+
+    Also takes ``:by_worker``, ``:on_device``, ``:new_token`` and ``:lease_seconds``.
+    """
+    owner = bindparam("the_owner", type_=String)
     found = (
         select(jobs.c.id, jobs.c.owner)
         # Not an equality, and the owner is compared outside: only with an open range and this order does the claim's own
         # index look best to a planner without statistics, as after a sweep of ten thousand jobs into an empty table.
-        .where(claimable(), jobs.c.queue == queue, jobs.c.priority == priority, jobs.c.owner >= owner)
+        .where(
+            claimable(),
+            jobs.c.queue == bindparam("the_queue", type_=String),
+            jobs.c.priority == bindparam("the_priority", type_=Integer),
+            jobs.c.owner >= owner,
+        )
         .order_by(*_ORDER)
         .limit(_ONE)
         .with_for_update(skip_locked=True)
         .subquery()
     )
-    return select(found.c.id).where(found.c.owner == owner)
+    return claim(
+        select(found.c.id).where(found.c.owner == owner).scalar_subquery(),
+        worker=bindparam("by_worker", type_=String),
+        device=bindparam("on_device", type_=String),
+        token=bindparam("new_token", type_=String),
+        lease_seconds=bindparam("lease_seconds", type_=Double),
+    )
 
 
 def counts_of_queues(at_most: int | None) -> Select[Any]:

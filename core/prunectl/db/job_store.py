@@ -12,7 +12,7 @@ from sqlalchemy.sql import Update
 
 from prunectl.db import transitions
 from prunectl.db.bulk import insert_events, insert_new_jobs, live_ids
-from prunectl.db.claiming import NO_LIMIT, best_priority, counts_of_queues, oldest_unlocked, waiting_owners
+from prunectl.db.claiming import NO_LIMIT, best_priority, claim_oldest, counts_of_queues, waiting_owners
 from prunectl.db.job_listing import SORT_VALUE, listing
 from prunectl.db.job_rows import job_of, new_job_of, row_of
 from prunectl.db.limit_store import take_turns
@@ -203,14 +203,10 @@ class SqlJobStore:
             below = NO_LIMIT
             while True:
                 for priority, queue, owner in self._candidates(connection, queues, below, max_running_per_owner):
-                    update = transitions.claim(
-                        oldest_unlocked(queue, priority, owner).scalar_subquery(),
-                        worker=worker,
-                        device=device,
-                        token=uuid.uuid4().hex,
-                        lease_seconds=lease_seconds,
-                    )
-                    if (job := _apply(connection, update)) is not None:
+                    wanted = {"the_queue": queue, "the_priority": priority, "the_owner": owner}
+                    by = {"by_worker": worker, "on_device": device, "new_token": uuid.uuid4().hex}
+                    values = {**wanted, **by, "lease_seconds": lease_seconds}
+                    if (job := _apply(connection, claim_oldest(), values)) is not None:
                         return job
                 # Nothing waits, or all of this priority is being claimed by others or beyond its owners' quota.
                 below = connection.scalar(best_priority(tuple(queues)), {"below": below})
@@ -328,9 +324,9 @@ def _get(connection: Connection, job_id: str) -> Job | None:
     return None if row is None else job_of(row)
 
 
-def _apply(connection: Connection, update: Update) -> Job | None:
+def _apply(connection: Connection, update: Update, values: dict[str, Any] | None = None) -> Job | None:
     """Carry out a guarded transition of one job and record its event; None where the guard did not hold."""
-    row: RowMapping | None = connection.execute(update.returning(jobs)).mappings().one_or_none()
+    row: RowMapping | None = connection.execute(update.returning(jobs), values).mappings().one_or_none()
     if row is None:
         return None
     job = job_of(row)

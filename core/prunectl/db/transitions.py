@@ -40,9 +40,8 @@ def expired() -> ColumnElement[bool]:
     return and_(in_state(JobState.RUNNING), or_(jobs.c.lease_until.is_(None), jobs.c.lease_until < db_now()))
 
 
-def claim(
-    job_id: str | ColumnElement[Any], *, worker: str, device: str | None, token: str, lease_seconds: float
-) -> Update:
+def claim(job_id: Any, *, worker: Any, device: Any, token: Any, lease_seconds: Any) -> Update:
+    """Each argument is a value or an expression; no ``device`` means the job's queue, which is named for it."""
     return (
         jobs.update()
         .where(jobs.c.id == job_id, claimable())
@@ -52,7 +51,7 @@ def claim(
             lease_token=token,
             lease_until=db_now() + lease_seconds,
             worker=worker,
-            device=jobs.c.queue if device is None else device,
+            device=func.coalesce(device, jobs.c.queue),
             stage=None,
             progress=0.0,
             started_at=db_now(),
