@@ -46,6 +46,8 @@ def test_a_service_from_nothing_to_a_remote_client(run: Run, variables: dict[str
     secret = run("tokens", "create", "ci", "--scope", "submit").stdout.strip()
     assert len(secret) > 40
     assert len(secret.split()) == 1
+    limited = run("tokens", "create", "batch", "--scope", "submit", "--owner", "ci", "--max-running", "3")
+    assert limited.returncode == 0, limited.stderr
     misspelt = run("tokens", "create", "ci", "--scope", "submitt")
     assert misspelt.returncode == 2
     assert "did you mean submit?" in misspelt.stderr
@@ -63,6 +65,10 @@ def test_a_service_from_nothing_to_a_remote_client(run: Run, variables: dict[str
         listed = run("list", "-o", "json", **remote)
         assert listed.returncode == 0, listed.stderr
         assert run("list", **{**remote, "PRUNECTL_API_TOKEN": "wrong"}).returncode == 4
+        assert run("quotas", "-o", "csv", **remote).stdout.splitlines()[1:] == ["ci,0,0,3,owner"]
+        assert run("tokens", "limit", "ci", "none").returncode == 0
+        assert run("quotas", "-o", "csv", **remote).stdout.splitlines()[1:] == ["ci,0,0,,"]
+        assert run("tokens", "limit", "ci", "many").returncode == 2
         # On a service, a directory is only a model inside a zoo root.
         outside = run("submit", "--model", "/etc", "--heads", "0.3", **remote)
         assert (outside.returncode, outside.stdout) == (2, "")
