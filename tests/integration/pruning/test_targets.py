@@ -34,6 +34,7 @@ def test_a_job_keeps_to_its_multiply_adds_whatever_earlier_steps_took(family: st
     assert [row.step for row in result.ledger] == ["original", "layers", "heads+ffn"]
 
 
+@pytest.mark.slow
 def test_a_job_with_a_speedup_measures_once_and_keeps_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = build(tmp_path / "source", "bert", "feature-extraction", layers=3)
     measured: list[Any] = []
