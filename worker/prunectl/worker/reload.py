@@ -58,7 +58,7 @@ def reload_and_compare(
 ) -> Reloaded:
     """Compare what the checkpoint computes in a fresh process with ``expected``; raises ReloadMismatch.
 
-    ``expected``: output of the masked original for ``inputs`` (each [examples, tokens]), on any device.
+    ``expected``: output of the masked (and refitted) model for ``inputs`` (each [examples, tokens]), on any device.
     """
     from safetensors.torch import save_file
 
