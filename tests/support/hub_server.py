@@ -68,8 +68,12 @@ class HubServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def add(self, name: str, directory: Path, **options: Any) -> Repository:
-        """Serve the files of a directory as the newest commit of ``name``; earlier commits stay in reach."""
-        files = {entry.name: entry.read_bytes() for entry in sorted(directory.iterdir()) if entry.is_file()}
+        """Serve the files of a directory as the newest commit of ``name``; earlier commits stay in reach.
+
+        A data set's name begins with ``datasets/``.
+        """
+        entries = [entry for entry in sorted(directory.rglob("*")) if entry.is_file()]
+        files = {entry.relative_to(directory).as_posix(): entry.read_bytes() for entry in entries}
         return self.put(name, Repository(files, **options))
 
     def put(self, name: str, repository: Repository) -> Repository:
@@ -119,13 +123,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(503, "ServiceUnavailable", "try again later")
         elif match := re.fullmatch(r"/cdn/([0-9a-f]{64})", path):
             self._content(match[1])
-        elif match := re.fullmatch(r"/api/models/(.+?)/revision/(.+)", path):
+        elif match := re.fullmatch(r"/api/(?:models/)?((?:datasets/)?.+?)/revision/(.+)", path):
             self._info(match[1], match[2])
-        elif match := re.fullmatch(r"/api/models/(.+?)/tree/([^/]+)/?", path):
+        elif match := re.fullmatch(r"/api/(?:models/)?((?:datasets/)?.+?)/tree/([^/]+)/?", path):
             self._tree(match[1], match[2])
         elif match := re.fullmatch(r"/(.+?)/resolve/([^/]+)/(.+)", path):
             self._resolve(match[1], match[2], match[3])
-        elif match := re.fullmatch(r"/api/models/([^/]+(?:/[^/]+)?)", path):
+        elif match := re.fullmatch(r"/api/(?:models/)?((?:datasets/)?[^/]+(?:/[^/]+)?)", path):
             self._info(match[1], "main")
         else:
             self._refuse(404, "NotFound", path)

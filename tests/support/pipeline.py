@@ -17,8 +17,10 @@ from prunectl.worker.assignment import Assignment
 from prunectl.worker.report import Report
 
 
-def run(model: Path, recipe: dict[str, Any], home: Path, **evaluation: Any) -> tuple[Result, Path]:
-    """(what the job found, its checkpoint directory)."""
+def run(
+    model: Path, recipe: dict[str, Any], home: Path, *, environment: dict[str, Any] | None = None, **evaluation: Any
+) -> tuple[Result, Path]:
+    """(what the job found, its checkpoint directory). ``environment``: of the submitting command, besides where it is."""
     scratch, storage = home / "scratch", home / "storage"
     scratch.mkdir(parents=True, exist_ok=True)
     storage.mkdir(exist_ok=True)
@@ -27,7 +29,7 @@ def run(model: Path, recipe: dict[str, Any], home: Path, **evaluation: Any) -> t
         job_id=uuid.uuid4().hex,
         attempt=1,
         lease_token="token",
-        spec={**spec, "environment": {"cwd": str(home)}},
+        spec={**spec, "environment": {"cwd": str(home), **(environment or {})}},
         model_identity="",
         model_name=str(model),
         device="cpu",

@@ -7,6 +7,7 @@ corrupt weights, an architecture that it can't prune, no tokenizer) fails the jo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
@@ -25,6 +26,7 @@ from prunectl.pruning import axes, planning
 from prunectl.pruning.architectures import family_of
 from prunectl.schemas import Environment, Inspection, JobCreate, job_digest
 from prunectl.settings import Settings
+from prunectl.zoo import datasets
 from prunectl.zoo.config import read_config
 from prunectl.zoo.resolve import Located
 
@@ -85,7 +87,7 @@ class Intake:
         looks = _Looks(
             locate=cache(partial(self._locate, hub_token=hub_token)),
             config=cache(partial(self._config, hub_token=hub_token)),
-            read=cache(self._read),
+            read=cache(partial(self._read, hub_token=hub_token)),
             served=cache(self._served),
             checked={},
         )
@@ -108,7 +110,7 @@ class Intake:
             )
             if value is not None
         }
-        examples = {flag: looks.read(source, flag) for flag, source in sources.items()}
+        examples = {flag: looks.read(source, flag, body.environment) for flag, source in sources.items()}
         if config is not None:
             # The seed draws what is removed, never how much: recipes that differ by it alone are checked once.
             same = (located, body.environment, body.evaluation, body.recipe.model_copy(update={"seed": 0}))
@@ -141,8 +143,15 @@ class Intake:
         except (HubUnavailable, HubForbidden):
             return None
 
-    def _read(self, source: Source, flag: str) -> list[data.Example]:
+    def _read(
+        self, source: Source, flag: str, environment: Environment | None, *, hub_token: str | None
+    ) -> list[data.Example]:
+        """The rows of an uploaded file; nothing of text that only the worker reads."""
         if source.kind == "builtin":
+            return []
+        if source.hub is not None:
+            with suppress(HubUnavailable, HubForbidden):  # the worker will ask
+                datasets.look(source.hub, hub_settings(environment, hub_token), field=flag)
             return []
         assert source.digest is not None
         name = upload_name(source.digest)
@@ -196,7 +205,7 @@ class _Looks:
 
     locate: Callable[[str, Environment | None], Located]
     config: Callable[[Located, Environment | None], dict[str, Any] | None]
-    read: Callable[[Source, str], list[data.Example]]
+    read: Callable[[Source, str, Environment | None], list[data.Example]]
     served: Callable[[], frozenset[str]]
     checked: dict[Any, str | None]
     """The task, by model, evaluation and recipe."""

@@ -6,10 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from prunectl.errors import InvalidInput, nearest
 from prunectl.jobs.references import UPLOAD_PREFIX
 from prunectl.schemas import BUILTIN_TEXT, Environment
+from prunectl.zoo.datasets import SUFFIXES, HubData
 from prunectl.zoo.resolve import HubSettings, Located, locate
 
 _UPLOAD = re.compile(rf"^{UPLOAD_PREFIX}([0-9a-f]{{64}})/([^/\\]{{1,255}})$")
@@ -47,11 +49,12 @@ def find_model(
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A parsed ``SRC``: the built-in text, or an uploaded file by its digest and the name it had."""
+    """A parsed ``SRC``: the built-in text, an uploaded file by its digest and the name it had, or a data set of the Hub."""
 
-    kind: str
+    kind: Literal["builtin", "upload", "hub"]
     digest: str | None = None
     name: str | None = None
+    hub: HubData | None = None
 
     @property
     def suffix(self) -> str:
@@ -69,9 +72,12 @@ def parse_source(text: str, *, flag: str) -> Source:
         return Source("upload", match[1], match[2])
     if text == BUILTIN_TEXT:
         return Source("builtin")
+    if (found := HubData.parse(text)) is not None and not text.lower().endswith(SUFFIXES):
+        return Source("hub", hub=found)
     close = nearest(text, [BUILTIN_TEXT])
     raise InvalidInput(
-        f"{text!r} is neither a .txt, .jsonl, .csv or .parquet file that exists nor {BUILTIN_TEXT}",
+        f"{text!r} is no .txt, .jsonl, .csv or .parquet file that exists, no data set's name org/name on the Hub, and not "
+        f"{BUILTIN_TEXT}",
         field=flag,
         value=text,
         hint=f"did you mean {close}?" if close else f"give the path of a local file, or {BUILTIN_TEXT}",

@@ -35,7 +35,9 @@ from prunectl.worker.progress_files import TrainingKeeper
 from prunectl.worker.reload import reload_and_compare
 from prunectl.worker.report import Report
 from prunectl.worker.stored_tables import StoredTables
+from prunectl.zoo import datasets
 from prunectl.zoo import fetch as zoo_fetch
+from prunectl.zoo.hub import HubSettings
 
 DEFAULT_SAMPLES = 512
 """Evaluation examples of the built-in text where --max-samples names no other number."""
@@ -241,8 +243,7 @@ def run(assignment: Assignment, report: Report) -> Result:
 
 def _fetch(assignment: Assignment, body: JobCreate, report: Report) -> Source:
     environment = body.environment if assignment.embedded else None
-    token = Path(assignment.hub_token_file).read_text() if assignment.hub_token_file else None
-    hub = hub_settings(environment, token)
+    hub = _hub(assignment)
     own_roots = [Path(root) for root in assignment.zoo_roots]
     located = find_model(
         body.model, embedded=assignment.embedded, own_roots=own_roots, environment=environment, hub=hub
@@ -283,9 +284,18 @@ def _rows(text: str | None, flag: str, assignment: Assignment) -> list[Example] 
     source = parse_source(text, flag=flag)
     if source.kind == "builtin":
         return data.builtin_python_docs()
+    if source.hub is not None:
+        hub = _hub(assignment)
+        return [row for path in datasets.fetch(source.hub, hub, field=flag) for row in data.read(path, field=flag)]
     assert source.digest is not None
     with open_storage(assignment.storage_url).local_path(upload_name(source.digest)) as path:
         return data.read(path, suffix=source.suffix, name=source.name, field=flag)
+
+
+def _hub(assignment: Assignment) -> HubSettings:
+    environment = JobCreate.model_validate(assignment.spec).environment if assignment.embedded else None
+    token = Path(assignment.hub_token_file).read_text() if assignment.hub_token_file else None
+    return hub_settings(environment, token)
 
 
 def _examples(

@@ -76,7 +76,10 @@ def command(
     recover_rate: Annotated[str | None, typer.Option(metavar="X", help="AdamW's highest learning rate.")] = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of everything random.")] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="SRC", help="Evaluation data: a file or builtin:python-docs.")
+        str | None,
+        typer.Option(
+            metavar="SRC", help="Evaluation data: a file, org/name[:split] on the Hub, or builtin:python-docs."
+        ),
     ] = None,
     calibration: Annotated[str | None, typer.Option(metavar="SRC", help="Data that the scores are taken on.")] = None,
     task: Annotated[
