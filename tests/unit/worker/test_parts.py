@@ -99,6 +99,11 @@ def test_a_broken_line_changes_nothing(line: str) -> None:
         (DiskFull("x"), FailureClass.DISK_FULL, "disk_full"),
         (OutOfMemory("x"), FailureClass.OOM_HOST, "out_of_memory"),
         (MemoryError(), FailureClass.OOM_HOST, "out_of_memory"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: …"),
+            FailureClass.OOM_HOST,
+            "out_of_memory",
+        ),
         (OSError(errno.ENOSPC, "full"), FailureClass.DISK_FULL, "disk_full"),
         (OSError(errno.EDQUOT, "quota"), FailureClass.DISK_FULL, "disk_full"),
         (ConnectionResetError("gone"), FailureClass.TRANSIENT_IO, "unavailable"),

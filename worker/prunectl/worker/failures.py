@@ -20,7 +20,7 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(error.failure_class, error.code, error.message, error.hint)
     if _is_gpu_oom(error):
         return Failure(FailureClass.OOM_GPU, OutOfGpuMemory.code, _first_line(error), _OOM_HINT)
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or _is_host_oom(error):
         return Failure(FailureClass.OOM_HOST, OutOfMemory.code, "the job ran out of memory", _OOM_HINT)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Failure(FailureClass.DISK_FULL, DiskFull.code, _first_line(error), "free some space, then retry the job")
@@ -37,6 +37,11 @@ def failure_of(error: BaseException) -> Failure:
 def _is_gpu_oom(error: BaseException) -> bool:
     torch = sys.modules.get("torch")  # never imported here: a supervisor has no torch
     return torch is not None and isinstance(error, torch.OutOfMemoryError)
+
+
+def _is_host_oom(error: BaseException) -> bool:
+    """What torch raises where the host's memory is over: a plain RuntimeError of its allocator."""
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def _first_line(error: BaseException) -> str:
