@@ -37,7 +37,7 @@ from prunectl.db.worker_store import SqlWorkerStore
 from prunectl.dispatch import CeleryDoorbell, make_app
 from prunectl.jobs.model import Job
 from prunectl.jobs.ports import Worker
-from prunectl.jobs.sweeper import Sweeper
+from prunectl.jobs.sweeper import ENOUGH_ROUNDS, Sweeper
 from prunectl.settings import Settings
 
 FLEETS = (1, 10, 100, 1000)
@@ -103,7 +103,9 @@ def costs(report: Report, database: str, broker: str, home: Path, *, workers: in
     settings = Settings(home=home, database_url=database, broker_url=broker)
     store, bell = SqlJobStore(engine), CeleryDoorbell(make_app(settings))
     members, running = populate(engine, workers, queued=5_000)
-    sweeper = Sweeper(store, SqlWorkerStore(engine), bell, settings, announce=members[0])
+    rows = SqlWorkerStore(engine)
+    skips = Sweeper(store, rows, bell, settings, announce=members[0], chance=lambda: float("inf"))
+    sweeps = Sweeper(store, rows, bell, settings, chance=lambda: 0.0)
     beating = itertools.cycle(running)
 
     def beat() -> None:
@@ -120,16 +122,17 @@ def costs(report: Report, database: str, broker: str, home: Path, *, workers: in
 
     meter = Meter(engine)
     acts: dict[str, tuple[Callable[[], object], float]] = {
-        "sweep": (sweeper.sweep, 1 / settings.sweep_seconds),
-        "heartbeat": (beat, 1 / settings.heartbeat_seconds),
-        "job (claim, finish, what waits)": (run_one, 1 / JOB_SECONDS),
+        "sign of life": (skips.sweep, workers / settings.sweep_seconds),
+        "sweeper's round": (sweeps.sweep, min(workers, ENOUGH_ROUNDS) / settings.sweep_seconds),
+        "heartbeat": (beat, workers / settings.heartbeat_seconds),
+        "job (claim, finish, what waits)": (run_one, workers / JOB_SECONDS),
     }
     total = 0.0
     for name, (act, rate) in acts.items():
         spent, statements = meter.measure(act, times)
-        share = statistics.mean(spent) / 1000 * rate * workers
+        share = statistics.mean(spent) / 1000 * rate
         total += share
-        note = f"{statements} statements; {rate * workers:,.2f} a second for the fleet: {100 * share:.2f} % of a core"
+        note = f"{statements} statements; {rate:,.2f} a second for the fleet: {100 * share:.2f} % of a core"
         report.add(Measurement(f"{workers:,} workers: server time of a {name}", "ms", spent, note=note))
     report.add(Measurement(f"{workers:,} workers: all of it", "% of a core", [100 * total]))
     engine.dispose()
@@ -244,8 +247,8 @@ def main() -> None:
     parser.add_argument("--redis", help="URL of a Redis that may be flushed; without it, one is started")
     parser.add_argument("--workers", type=int, nargs="*", default=list(FLEETS))
     parser.add_argument("--times", type=int, default=30, help="how often each cost is taken")
-    parser.add_argument("--seconds", type=float, default=30.0, help="how long the largest fleet lives")
-    parser.add_argument("--job-seconds", type=float, default=60.0, help="of the fleet that lives")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long the largest fleet lives")
+    parser.add_argument("--job-seconds", type=float, default=30.0, help="of the fleet that lives")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/scale.json"))
     chosen = parser.parse_args()
     report = Report("scale", ("celery", "redis", "sqlalchemy", "psycopg"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from prunectl.db.session import reading, writing
@@ -40,6 +40,11 @@ class SqlWorkerStore:
         with reading(self._engine) as connection:
             rows = connection.execute(statement).mappings().all()
         return [Worker(**{**row, "queues": tuple(row["queues"])}) for row in rows]
+
+    def count_alive(self, within_seconds: float) -> int:
+        lately = select(func.count()).select_from(workers).where(workers.c.seen_at >= db_now() - within_seconds)
+        with reading(self._engine) as connection:
+            return connection.scalar(lately) or 0
 
     def forget(self, token: str) -> None:
         with writing(self._engine) as connection:

@@ -360,6 +360,9 @@ class MemoryWorkerStore:
     def forget(self, token: str) -> None:
         self._workers.pop(token, None)
 
+    def count_alive(self, within_seconds: float) -> int:
+        return len(self.workers(alive_within_seconds=within_seconds))
+
     def forget_silent(self, seconds: float) -> None:
         since = self._clock() - seconds
         self._workers = {token: worker for token, worker in self._workers.items() if worker.seen_at >= since}

@@ -345,6 +345,10 @@ class WorkerStore(Protocol):
 
     def workers(self, *, alive_within_seconds: float | None = None) -> list[Worker]: ...
 
+    def count_alive(self, within_seconds: float) -> int:
+        """How many have shown themselves lately."""
+        ...
+
     def forget(self, token: str) -> None: ...
 
     def forget_silent(self, seconds: float) -> None:

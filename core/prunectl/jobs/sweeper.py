@@ -22,6 +22,11 @@ ALIVE_SWEEPS = 3
 """A worker shows itself at each sweep; after so many without a sign it counts as dead."""
 FORGET_SECONDS = 3600.0
 """A dead worker's row is kept so long, for ``prunectl workers`` to show."""
+ENOUGH_ROUNDS = 10
+"""In a larger fleet than this each process leaves most rounds to others, so that about so many happen in the time of one.
+
+Nobody has to know who does them: that none happens in that time has a chance of 1 in 20,000, and then one does in the next.
+"""
 CHORE_SECONDS = 3600.0
 """Between two rounds of collecting what is left over."""
 
@@ -46,8 +51,10 @@ class Sweeper(threading.Thread):
         announce: Worker | None = None,
         chores: Sequence[Callable[[], object]] = (),
         events: JobEvents | None = None,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         super().__init__(name="sweeper", daemon=True)
+        self._chance = chance
         self._store = store
         self._workers = workers
         self._doorbell = doorbell
@@ -84,9 +91,12 @@ class Sweeper(threading.Thread):
             logger.exception("sweeper: this round failed")
 
     def sweep(self) -> int:
-        """One round; the number of dead leases that it expired."""
+        """Show that we are alive, and do a round or leave it to others; the number of dead leases that it expired."""
         if self._announce is not None:
             self._workers.announce(self._announce)
+        alive = self._workers.count_alive(alive_within_seconds(self._settings))
+        if self._chance() * alive >= ENOUGH_ROUNDS:
+            return 0
         swept = self._store.sweep()
         for job in swept:
             logger.warning("job %s: lease of attempt %d expired, now %s", job.id, job.attempt, job.state)

@@ -48,6 +48,7 @@ def test_a_worker_shows_itself_and_signs_off(workers: WorkerStore) -> None:
     assert (renewed.slots, renewed.started_at) == (3, first.started_at)
     assert renewed.seen_at >= first.seen_at
     assert workers.workers(alive_within_seconds=-60) == []
+    assert (workers.count_alive(60.0), workers.count_alive(-60.0)) == (1, 0)
     workers.announce(replace(WORKER, token="t2"))  # the same name started anew is another worker
     assert {worker.token for worker in workers.workers()} == {"t1", "t2"}
     workers.forget("t1")

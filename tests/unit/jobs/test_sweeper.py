@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,29 @@ def test_a_dead_lease_expires_and_an_idle_slot_is_rung(settings: Settings) -> No
     add(bench.store), add(bench.store), add(bench.store)
     bench.sweeper.sweep()
     assert bench.bell.rings == ["cpu", "cpu"]
+
+
+@pytest.mark.parametrize(
+    ("workers", "chance", "swept"),
+    [(1, 0.999, 1), (10, 0.999, 1), (11, 0.999, 0), (100, 0.099, 1), (100, 0.11, 0), (1000, 0.0, 1)],
+)
+def test_a_large_fleet_shares_its_rounds(settings: Settings, workers: int, chance: float, swept: int) -> None:
+    bench = Bench(settings, announce=WORKER, chance=lambda: chance)
+    for number in range(1, workers):
+        bench.workers.announce(replace(WORKER, token=f"other {number}"))
+    running(bench.store, lease_seconds=-1)
+    assert bench.sweeper.sweep() == swept
+    assert len(bench.workers.workers()) == workers  # it shows itself in any case
+
+
+def test_rounds_come_back_to_those_who_are_left(settings: Settings) -> None:
+    bench = Bench(settings, announce=WORKER, chance=lambda: 0.5)
+    for number in range(99):
+        bench.workers.announce(replace(WORKER, token=f"other {number}"))
+    running(bench.store, lease_seconds=60)
+    assert bench.sweeper.sweep() == 0
+    bench.clock.now += 61  # everyone else has died, and so has the job
+    assert bench.sweeper.sweep() == 1
 
 
 def test_full_workers_are_not_rung(settings: Settings) -> None:

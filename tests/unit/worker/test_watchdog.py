@@ -121,11 +121,11 @@ def test_a_database_that_is_away_is_asked_again(tmp_path: Path) -> None:
     add(bench.store)
     counts, asked = bench.store.queue_counts, []
 
-    def away() -> dict[str, tuple[int, int]]:
-        asked.append(1)
+    def away(*, at_most: int | None = None) -> dict[str, tuple[int, int]]:
+        asked.append(at_most)
         if len(asked) < 3:
             raise Unavailable("the database does not answer")
-        return counts()
+        return counts(at_most=at_most)
 
     bench.store.queue_counts = away  # type: ignore[method-assign]
     assert bench.run(5)

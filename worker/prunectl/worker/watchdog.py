@@ -109,7 +109,7 @@ class Watchdog(threading.Thread):
 
     def _work_waits(self) -> bool:
         try:
-            counts = self._store.queue_counts()
+            counts = self._store.queue_counts(at_most=1)
         except PrunectlError as error:
             logger.warning("watchdog: %s", error.message)
             return False
