@@ -77,8 +77,14 @@ class ParetoFront(BaseModel):
 
 
 def difference(measure: Mapping[str, Any]) -> Difference | None:
-    """From ``before`` to ``after``; None where either is missing."""
-    before, after, stderr = measure.get("before"), measure.get("after"), measure.get("stderr")
+    """From ``before`` to ``after``; None where either is missing.
+
+    It is held against its own standard error where both were measured on the same examples, else against that of
+    ``after``.
+    """
+    before, after, stderr = measure.get("before"), measure.get("after"), measure.get("difference_stderr")
+    if stderr is None:
+        stderr = measure.get("stderr")
     if before is None or after is None:
         return None
     delta = after - before

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from prunectl.errors import FailureClass
 from prunectl.jobs.intake import new_id
@@ -37,6 +40,21 @@ def end(store: JobStore, *, passed: bool | None = None, fail: bool = False) -> J
         gate = None if passed is None else {"passed": passed, "conditions": []}
         assert store.succeed(job.lease, {**RESULT, "gate": gate})
     return get(store, job)
+
+
+class SqlSweepStoreContract:
+    """What SQL can promise and memory need not."""
+
+    def test_nothing_is_left_of_a_sweep_whose_last_job_can_t_be_queued(
+        self, store: JobStore, sweeps: SweepStore
+    ) -> None:
+        new = NewSweep(id=new_id(), owner="ada", spec={"base": {}, "grid": {}})
+        jobs = [new_job(sweep_id=new.id) for _ in range(150)]
+        broken = replace(jobs[-1], queue=None)  # type: ignore[arg-type]  # NOT NULL refuses it
+        with pytest.raises(Exception, match=r"(?i)null"):
+            sweeps.add_sweep(new, [*jobs[:-1], broken])
+        assert sweeps.sweep(new.id) is None
+        assert store.page(JobQuery()).items == []
 
 
 class SweepStoreContract:

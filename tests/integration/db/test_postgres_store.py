@@ -17,7 +17,7 @@ from prunectl.db.tables import metadata
 from support.servers import fresh_database
 from support.standing_stores import StandingContract
 from support.stores import JobStoreContract, add
-from support.sweep_stores import SweepStoreContract
+from support.sweep_stores import SqlSweepStoreContract, SweepStoreContract
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ class TestPostgresJobStore(JobStoreContract):
         return SqlJobStore(migrated)
 
 
-class TestPostgresSweepStore(SweepStoreContract):
+class TestPostgresSweepStore(SweepStoreContract, SqlSweepStoreContract):
     @pytest.fixture
     def store(self, migrated: Engine) -> SqlJobStore:
         with migrated.begin() as connection:

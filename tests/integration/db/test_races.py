@@ -12,6 +12,7 @@ from prunectl.db import migrate
 from prunectl.db.job_store import SqlJobStore
 from prunectl.db.limit_store import SqlLimitStore
 from prunectl.db.session import make_engine
+from prunectl.db.sweep_store import SqlSweepStore
 from support.queue_stub import python_path
 from support.stores import add, claim, new_job
 
@@ -87,6 +88,24 @@ def test_identical_submits_at_once_queue_one_job(url: str) -> None:
     for column in zip(*answers, strict=True):
         assert sum(answer.startswith("True") for answer in column) == 1
         assert len({answer.split()[1] for answer in column}) == 1
+
+
+def test_identical_sweeps_at_once_queue_each_job_once(url: str) -> None:
+    answers = race(
+        url,
+        "from prunectl.db.sweep_store import SqlSweepStore\n"
+        "from support.sweep_stores import add_sweep\n"
+        "digests = [f'sha256:{i}' for i in range(150)]\n"
+        "sweep, added = add_sweep(SqlSweepStore(make_engine(sys.argv[1])), *digests)\n"
+        "print(json.dumps([sweep.id, sum(a.created for a in added), sorted({a.job.id for a in added})]))",
+    )
+    assert sum(created for _, created, _ in answers) == 150
+    assert len({tuple(ids) for _, _, ids in answers}) == 1
+    sweeps = SqlSweepStore(make_engine(url))
+    for sweep_id, created, _ in answers:
+        found = sweeps.sweep(sweep_id)
+        assert found is not None
+        assert (sum(found.counts.values()), found.shared) == (150, 150 - created)
 
 
 def test_an_owners_own_limit_holds_against_claims_at_once(url: str) -> None:

@@ -18,6 +18,9 @@ from prunectl.comparison import difference, front, more_is_better, quality_of
         ({"before": 0.75, "after": 0.7301, "stderr": 0.01}, -0.0199, True),
         ({"before": 0.75, "after": 0.729, "stderr": 0.01}, -0.021, False),
         ({"before": 10, "after": 5}, -5, None),
+        # Measured on the same examples, a difference has an error of its own, smaller than the value's.
+        ({"before": 0.75, "after": 0.74, "stderr": 0.01, "difference_stderr": 0.004}, -0.01, False),
+        ({"before": 0.75, "after": 0.74, "stderr": 0.001, "difference_stderr": 0.006}, -0.01, True),
     ],
 )
 def test_a_difference_is_told_from_chance(measure: dict[str, Any], delta: float, within: bool | None) -> None:

@@ -8,10 +8,10 @@ from prunectl.db.limit_store import SqlLimitStore
 from prunectl.db.standing_store import SqlStandingStore
 from prunectl.db.sweep_store import SqlSweepStore
 from support.standing_stores import StandingContract
-from support.sweep_stores import SweepStoreContract
+from support.sweep_stores import SqlSweepStoreContract, SweepStoreContract
 
 
-class TestSqliteSweepStore(SweepStoreContract):
+class TestSqliteSweepStore(SweepStoreContract, SqlSweepStoreContract):
     @pytest.fixture
     def store(self, sqlite_engine: Engine) -> SqlJobStore:
         return SqlJobStore(sqlite_engine)
