@@ -100,7 +100,8 @@ class Recipe(BaseModel):
     ``min_heads`` and ``min_ffn`` are kept in each layer. ``iterations`` prunes heads and neurons in that many steps,
     scoring again after each. ``layers`` is a count (which ones, ``layer_choice`` says) or the indices themselves.
     ``vocab`` names a corpus: what it doesn't need leaves the vocabulary. ``scorer`` goes to every axis that can use
-    it; the others take their default (`SCORERS`). None: each axis its default.
+    it; the others take their default (`SCORERS`). None: each axis its default. ``export`` writes ONNX files of the
+    pruned model; ``quantize`` is the last step, an int8 file beside them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -121,6 +122,8 @@ class Recipe(BaseModel):
     min_heads: Annotated[int, Field(ge=0, le=65536)] = 0
     min_ffn: Annotated[int, Field(ge=0, le=1048576)] = 0
     refit: bool = False
+    quantize: Literal["int8"] | None = None
+    export: Literal["onnx"] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     @model_validator(mode="before")
@@ -133,6 +136,8 @@ class Recipe(BaseModel):
         if values.get("weights") is None and values.get("weight_pattern") in PATTERNS:
             stay, of = PATTERNS[values["weight_pattern"]]
             values["weights"] = 1 - stay / of
+        if values.get("quantize") is not None and values.get("export") is None:
+            values["export"] = "onnx"  # where quantized weights are kept
         if values.get("scorer") is None:
             values["scorer"] = next((s[0] for axis, s in SCORERS.items() if values.get(axis) is not None), None)
         return values

@@ -127,6 +127,7 @@ class Intake:
                 if flag != "vocab":
                     data.check(rows, config)
         axes.check_vocabulary(config, body.recipe)
+        axes.check_export(config, body.recipe)
         axes.plan(config, body.recipe)
         text_limit(config, body.evaluation.max_length)
         text_limit(config, body.evaluation.bench_seq, field="bench_seq")

@@ -56,6 +56,10 @@ def command(
     refit: Annotated[
         bool | None, typer.Option("--refit/--no-refit", help="Refit what is kept (not in this version).")
     ] = None,
+    quantize: Annotated[
+        str | None, typer.Option(metavar="int8", help="Last step: an int8 ONNX file of the pruned model.")
+    ] = None,
+    export: Annotated[str | None, typer.Option(metavar="onnx", help="Files that other runtimes load.")] = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of everything random.")] = None,
     data: Annotated[
         str | None, typer.Option(metavar="SRC", help="Evaluation data: a file or builtin:python-docs.")
