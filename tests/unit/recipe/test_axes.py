@@ -99,3 +99,19 @@ def test_a_flat_file_holds_all_of_it() -> None:
     job = parse_job(nest(flat))
     assert JobCreate.model_validate(nest(flatten(job))) == job
     assert flatten(job)["layers"] == [0, 2]
+
+
+def test_int8_is_kept_in_an_onnx_file_and_old_digests_stay() -> None:
+    recipe = Recipe(heads=0.3, quantize="int8")
+    assert recipe.export == "onnx" and recipe.document() | {"seed": 0} == {
+        "heads": 0.3,
+        "quantize": "int8",
+        "export": "onnx",
+        "seed": 0,
+    }
+    assert recipe.digest == Recipe(heads=0.3, quantize="int8", export="onnx").digest != Recipe(heads=0.3).digest
+    assert "export" not in Recipe(heads=0.3).document()
+    with pytest.raises(ValidationError, match="nothing to remove"):
+        Recipe(quantize="int8")
+    with pytest.raises(ValidationError, match="int8"):
+        Recipe(heads=0.3, quantize="int4")  # type: ignore[arg-type]
