@@ -111,7 +111,8 @@ class Recipe(BaseModel):
 
     ``recover`` trains what is left: ``finetune`` on labels, ``distill`` on what the unpruned model says, for
     ``recover_epochs`` at most, with AdamW's ``recover_rate`` (None: the method's usual one), on ``recover_data`` (None:
-    what evaluation leaves of the data).
+    what evaluation leaves of the data). ``export`` writes ONNX files of the pruned model; ``quantize`` is the last
+    step, an int8 file beside them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -143,6 +144,8 @@ class Recipe(BaseModel):
     recover_data: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     recover_epochs: Annotated[int, Field(ge=1, le=1000)] = 3
     recover_rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    quantize: Literal["int8"] | None = None
+    export: Literal["onnx"] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     @model_validator(mode="before")
@@ -161,6 +164,8 @@ class Recipe(BaseModel):
             values["refit"] = values.get("engine", "native") == "native" and any(
                 values.get(axis) is not None for axis in ("heads", "ffn", *BUDGETS)
             )
+        if values.get("quantize") is not None and values.get("export") is None:
+            values["export"] = "onnx"  # where quantized weights are kept
         if values.get("scorer") is None:
             values["scorer"] = next((s[0] for axis, s in SCORERS.items() if values.get(axis) is not None), None)
         return values

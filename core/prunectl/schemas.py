@@ -260,7 +260,7 @@ class Structure(BaseModel):
 class LedgerRow(BaseModel):
     """Size and quality after one step of a recipe; the first row, ``original``, is the unpruned model."""
 
-    step: Literal["original", "vocabulary", "layers", "heads+ffn", "weights", "recover"]
+    step: Literal["original", "vocabulary", "layers", "heads+ffn", "weights", "recover", "quantize"]
     parameters: int
     nonzero_parameters: int
     model_bytes: int

@@ -73,6 +73,7 @@ def recipe_text(item: Item) -> str:
         parts.append("even")
     if recipe.get("scorer", "taylor") not in ("taylor", _usual_scorer(recipe)):
         parts.append(str(recipe["scorer"]))
+    parts += [str(recipe[name]) for name in ("export", "quantize") if recipe.get(name) is not None]
     if recipe.get("engine", "native") != "native":
         parts.append(str(recipe["engine"]))
     if recipe.get("recover", "none") != "none":

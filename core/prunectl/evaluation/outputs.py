@@ -13,13 +13,16 @@ from transformers import PreTrainedModel
 from prunectl.evaluation.inputs import has_decoder
 
 
-def token_logits(model: PreTrainedModel, inputs: Mapping[str, Tensor], positions: Tensor) -> Tensor:
+def token_logits(model: Any, inputs: Mapping[str, Tensor], positions: Tensor) -> Tensor:
     """Logits ``[tokens, vocabulary]`` at ``positions`` (bool ``[batch, length]``, a decoder's where there is one), row
     by row.
 
     The language-model head runs at these positions alone: with 250,000 words, logits at every position would cost more
     than the encoder and take gigabytes.
     """
+    if not isinstance(model, PreTrainedModel):  # another runtime's, which has no head apart
+        found: Tensor = model(**inputs).logits[positions]
+        return found
     with _last_hidden(model, lambda hidden: hidden[positions].unsqueeze(0)):
         logits: Tensor = model(**inputs).logits
     return logits.squeeze(0)
@@ -37,19 +40,24 @@ def class_logits(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor
     return torch.cat([model(**row).logits for row in rows])
 
 
-def embeddings(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor:
+def embeddings(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     """Mean over each text's tokens (an image's patches) of the last hidden state, at unit length: ``[batch, hidden]``.
 
     The pooling of Sentence-BERT (Reimers and Gurevych 2019), which most bare text encoders are used with. An
     encoder-decoder reads the text on both sides and gives the decoder's states.
     """
+    if not isinstance(model, PreTrainedModel):
+        return _pooled(model(**inputs).last_hidden_state, inputs)
     seen: list[Tensor] = []
     given = dict(inputs)
     if has_decoder(model):
         given["decoder_input_ids"] = inputs["input_ids"]
     with _last_hidden(model, lambda hidden: seen.append(hidden) or hidden):  # type: ignore[func-returns-value]
         model.base_model(**given)
-    hidden = seen[0]
+    return _pooled(seen[0], inputs)
+
+
+def _pooled(hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
     mask = inputs.get("attention_mask", torch.ones(hidden.shape[:2], device=hidden.device))
     weight = mask.unsqueeze(-1).to(hidden.dtype)
     mean = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)

@@ -183,6 +183,7 @@ class Intake:
                 if flag != "vocab":
                     data.check(rows, config)
         axes.check_vocabulary(config, body.recipe)
+        axes.check_export(config, body.recipe)
         text_limit(config, body.evaluation.max_length)
         axes.plan(config, body.recipe, text_limit(config, body.evaluation.bench_seq, field="bench_seq"))
         return task

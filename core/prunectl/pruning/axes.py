@@ -19,6 +19,8 @@ from prunectl.recipe import PATTERNS, Recipe
 
 TEXTPRUNER_VOCABULARIES = ("bert", "electra")
 """Families whose tokenizers TextPruner's vocabulary pruner still reads."""
+ONNX_FAMILIES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert", "albert", "mpnet", "deberta-v2")
+"""Families that are exported: text encoders."""
 VOCABULARY_NOTE = (
     "how much of the vocabulary goes is known once the corpus has been tokenized; these counts keep all of it"
 )
@@ -115,6 +117,17 @@ def check_vocabulary(config: Mapping[str, Any], recipe: Recipe) -> None:
             field="engine",
             value="textpruner",
             hint="leave the engine out: the native one reduces tokenizer.json",
+        )
+
+
+def check_export(config: Mapping[str, Any], recipe: Recipe) -> None:
+    """Raises InvalidInput where the recipe asks for ONNX files that this family can't have."""
+    family = family_of(config).model_type
+    if recipe.export is not None and family not in ONNX_FAMILIES:
+        raise InvalidInput(
+            f"export: {family} can't be exported to ONNX; text encoders can: {', '.join(ONNX_FAMILIES)}",
+            field="quantize" if recipe.quantize is not None else "export",
+            value=recipe.quantize or recipe.export,
         )
 
 

@@ -30,6 +30,21 @@ def test_every_axis_has_its_flags(run: Any, services: Services, model: str) -> N
     assert json.loads(spec.out)["layers"] == [1]
 
 
+def test_int8_is_asked_for_and_refused_where_it_cannot_be_had(
+    run: Any, services: Services, model: str, tmp_path: Path
+) -> None:
+    ran = run("submit", "-m", model, "--heads", "0.3", "--quantize", "int8")
+    assert ran.code == 0, ran.err
+    job = services.store.get(ran.lines[0])
+    assert job is not None and job.spec["recipe"]["export"] == "onnx"
+    assert recipe_text({"recipe": job.spec["recipe"]}) == "h.30 onnx int8"
+    config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_layer": 2, "n_head": 2, "n_embd": 8}
+    (tmp_path / "decoder").mkdir()
+    (tmp_path / "decoder" / "config.json").write_text(json.dumps(config))
+    refused = run("submit", "-m", str(tmp_path / "decoder"), "--heads", "0.3", "--export", "onnx")
+    assert refused.code == 2 and "text encoders can: bert" in refused.err
+
+
 def test_a_corpus_is_sent_by_its_digest(run: Any, services: Services, model: str, tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("The corpus that decides what stays.\n")

@@ -141,3 +141,19 @@ def test_a_budget_is_an_axis_with_a_scorer_and_a_refit_of_its_own() -> None:
     assert (recipe.scorer_of("target_macs"), recipe.scorer_of("weights")) == ("fisher", "magnitude")
     assert recipe.document() == {"target_macs": 0.5, "weights": 0.5, "seed": 0}
     assert Recipe(heads=0.5).budget is None
+
+
+def test_int8_is_kept_in_an_onnx_file_and_old_digests_stay() -> None:
+    recipe = Recipe(heads=0.3, quantize="int8")
+    assert recipe.export == "onnx" and recipe.document() | {"seed": 0} == {
+        "heads": 0.3,
+        "quantize": "int8",
+        "export": "onnx",
+        "seed": 0,
+    }
+    assert recipe.digest == Recipe(heads=0.3, quantize="int8", export="onnx").digest != Recipe(heads=0.3).digest
+    assert "export" not in Recipe(heads=0.3).document()
+    with pytest.raises(ValidationError, match="nothing to remove"):
+        Recipe(quantize="int8")
+    with pytest.raises(ValidationError, match="int8"):
+        Recipe(heads=0.3, quantize="int4")  # type: ignore[arg-type]

@@ -1,4 +1,5 @@
-"""The stages of a job, in the runner process: fetch, baseline, score, prune, save, reload, evaluate, benchmark.
+"""The stages of a job, in the runner process: fetch, baseline, score, prune, save, reload, evaluate, benchmark,
+export.
 
 Nothing here knows of databases or Celery. The checkpoint grows in the attempt's scratch directory and is published whole at the end.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from prunectl.recipe import BUDGETS
 from prunectl.recovery.recover import recover
 from prunectl.schemas import BUILTIN_TEXT, Evaluation, JobCreate, Measure, Result
 from prunectl.storage import open_storage
-from prunectl.worker import steps
+from prunectl.worker import exporting, steps
 from prunectl.worker.assignment import Assignment
 from prunectl.worker.progress_files import TrainingKeeper
 from prunectl.worker.reload import reload_and_compare
@@ -47,6 +49,8 @@ TRAINING_IMAGES = 1024
 BATCH_SIZE = 16
 BENCH_SECONDS = 10.0
 """Time that each batch size of the benchmark may take: enough for fifty rounds of a small model, ten of a big one."""
+PARITY_EXAMPLES = 64
+"""Texts whose every output an exported file is compared on."""
 PROBE_EXAMPLES, PROBE_LENGTH = 4, 32
 """What the reload check runs: small, since a masked-language model answers with a whole vocabulary at each position."""
 
@@ -203,6 +207,27 @@ def run(assignment: Assignment, report: Report) -> Result:
         timings, timing_conditions = _benchmark(original, small, body.evaluation, source, assignment.threads, report)
         metrics |= timings
 
+    exported = exporting.Exported()
+    if body.recipe.export is not None:
+        with report.stage("export"):
+            exported = exporting.export(
+                small,
+                body.recipe,
+                checkpoint,
+                texts=_batches(small, source),
+                judge=partial(_quality, source=source, seed=body.recipe.seed, reference=reference)
+                if exporting.can_judge(small, source.task)
+                else None,
+                before=metrics,
+                batch=body.evaluation.bench_batch[0],
+                seq=source.bench_seq,
+                threads=assignment.threads,
+            )
+            metrics |= exported.metrics
+            if "onnx_int8" in exported.qualities:
+                row = steps.ledger_row("quantize", small, metric, _figures(exported.qualities["onnx_int8"], metric))
+                ledger.append(row.model_copy(update={"model_bytes": exported.bytes["onnx_int8"]}))
+
     result = Result(
         model_digest=source.digest,
         metrics=metrics,
@@ -235,7 +260,8 @@ def run(assignment: Assignment, report: Report) -> Result:
     checkpoint_save.finalise(checkpoint, result, model_name=body.model)
     uri = open_storage(assignment.storage_url).publish(str(checkpoint), assignment.run_name)
     keeper.forget()
-    return result.model_copy(update={"artifacts": {"checkpoint": uri}})
+    files = {name: f"{uri}/{path}" for name, path in exported.files.items()}
+    return result.model_copy(update={"artifacts": {"checkpoint": uri, **files}})
 
 
 # -- fetch ------------------------------------------------------------------------------------------------------------
@@ -257,6 +283,7 @@ def _fetch(assignment: Assignment, body: JobCreate, report: Report) -> Source:
     task = task_of(config, body.evaluation.task, labelled=any(e.label is not None for e in data_rows or ()))
     calibration_rows = _rows(body.evaluation.calibration, "calibration", assignment)
     calibration, evaluation = _examples(body, config, task, data_rows, calibration_rows)
+    axes.check_export(config, body.recipe)
     training: list[Example] = []
     if body.recipe.recover != "none":
         rows = _rows(body.recipe.recover_data, "recover_data", assignment) or calibration_rows or data_rows
@@ -414,6 +441,13 @@ def _quality(
         reference=reference,
         original_ids=source.vocabulary.kept if source.vocabulary else None,
     )
+
+
+def _batches(model: PreTrainedModel, source: Source) -> list[dict[str, Any]]:
+    """The first evaluation texts, as the model takes them."""
+    rows = encoding.encode(model, source.tokenizer, source.evaluation[:PARITY_EXAMPLES], source.max_length)
+    groups = encoding.by_length(rows, BATCH_SIZE)
+    return [encoding.collate(source.tokenizer, [rows[index] for index in group]) for group in groups]
 
 
 def _figures(found: dict[str, quality.Quality], metric: str) -> tuple[float, float | None, int]:

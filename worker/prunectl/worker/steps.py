@@ -96,7 +96,10 @@ def run(
 
 
 def ledger_row(
-    step: Literal["original"] | Step, model: PreTrainedModel, metric: str, quality: tuple[float, float | None, int]
+    step: Literal["original", "quantize"] | Step,
+    model: PreTrainedModel,
+    metric: str,
+    quality: tuple[float, float | None, int],
 ) -> LedgerRow:
     """A row for the model as it is in memory."""
     value, stderr, n = quality

@@ -74,6 +74,10 @@ def command(
     ] = None,
     recover_epochs: Annotated[str | None, typer.Option(metavar="N", help="Epochs at most (3).")] = None,
     recover_rate: Annotated[str | None, typer.Option(metavar="X", help="AdamW's highest learning rate.")] = None,
+    quantize: Annotated[
+        str | None, typer.Option(metavar="int8", help="Last step: an int8 ONNX file of the pruned model.")
+    ] = None,
+    export: Annotated[str | None, typer.Option(metavar="onnx", help="Files that other runtimes load.")] = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of everything random.")] = None,
     data: Annotated[
         str | None,
