@@ -39,9 +39,9 @@ def test_int8_is_asked_for_and_refused_where_it_cannot_be_had(
     assert job is not None and job.spec["recipe"]["export"] == "onnx"
     assert recipe_text({"recipe": job.spec["recipe"]}) == "h.30 onnx int8"
     config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_layer": 2, "n_head": 2, "n_embd": 8}
-    (tmp_path / "decoder").mkdir()
-    (tmp_path / "decoder" / "config.json").write_text(json.dumps(config))
-    refused = run("submit", "-m", str(tmp_path / "decoder"), "--heads", "0.3", "--export", "onnx")
+    (tmp_path / "zoo" / "decoder").mkdir()
+    (tmp_path / "zoo" / "decoder" / "config.json").write_text(json.dumps(config))
+    refused = run("submit", "-m", "decoder", "--heads", "0.3", "--export", "onnx")
     assert refused.code == 2 and "text encoders can: bert" in refused.err
 
 
