@@ -27,7 +27,9 @@ METRICS = (
 )
 DROP = "_drop"
 """``eval_f1_drop`` is by how much eval_f1 got worse, in its own unit."""
-_METRIC_NAME = re.compile(rf"^(eval_[a-z0-9_]{{1,60}}|({'|'.join(METRICS)})(_[a-z0-9_]{{1,40}})?)$")
+_METRIC_NAME = re.compile(
+    rf"^(onnx_(int8_)?(bytes|(max|mean)_abs_error)|(onnx_(int8_)?)?(eval_[a-z0-9_]{{1,60}}|({'|'.join(METRICS)})(_[a-z0-9_]{{1,40}})?))$"
+)
 _AND = re.compile(r"\s+and\s+|\s*,\s*", re.IGNORECASE)
 _CONDITION = re.compile(
     r"^\s*([a-z_][a-z0-9_]{0,62})\s*(<=|>=|==|!=|<|>|=)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*$"
