@@ -21,8 +21,7 @@ from prunectl.pruning import textpruner_vocabulary
 from prunectl.pruning.vocabulary import Vocabulary, reduce
 from prunectl.recipe import Recipe
 from prunectl.schemas import Result
-from prunectl.worker import pipeline as runner
-from prunectl.worker import steps
+from prunectl.worker import measuring, steps
 from prunectl.worker.report import Report
 from support import pipeline
 from support.models import DECODERS, EVERY_FAMILY, TRANSLATORS, build, heads_of, texts
@@ -167,7 +166,7 @@ def load(source: Path) -> Any:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "BENCH_SECONDS", 0.2)
+    monkeypatch.setattr(measuring, "BENCH_SECONDS", 0.2)
 
 
 def test_a_job_keeps_a_ledger_and_proves_the_sum_of_its_steps(tmp_path: Path, quick: None) -> None:

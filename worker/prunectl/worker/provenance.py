@@ -1,0 +1,53 @@
+"""Where a result comes from: versions, machine, model, data."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prunectl.evaluation import data
+from prunectl.evaluation.objectives import Objective
+from prunectl.schemas import JobCreate
+from prunectl.worker.assignment import Assignment
+from prunectl.worker.source import Source
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the result depends on."""
+    found = {"python": platform.python_version()}
+    for name in ("prunectl", "torch", "transformers", "tokenizers", "safetensors", "textpruner"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> str:
+    """The machine class that timings are comparable within."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def provenance(assignment: Assignment, body: JobCreate, source: Source, objective: Objective) -> dict[str, Any]:
+    return {
+        "job_id": assignment.job_id,
+        "attempt": assignment.attempt,
+        "model": {"name": body.model, "identity": assignment.model_identity, "digest": source.digest},
+        "recipe_digest": body.recipe.digest,
+        "evaluation": body.evaluation.model_dump(mode="json", exclude_none=True),
+        "task": source.task,
+        "labels": objective.labels,
+        "data_digest": data.digest(source.evaluation),
+        "calibration_digest": data.digest(source.calibration),
+        "seed": body.recipe.seed,
+        "versions": versions(),
+    }

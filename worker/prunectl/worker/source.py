@@ -1,0 +1,188 @@
+"""What a job starts from: the unpruned model on this machine, and the texts it is scored, judged and trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from prunectl.errors import InvalidData
+from prunectl.evaluation import data, images
+from prunectl.evaluation.data import Example
+from prunectl.evaluation.tasks import TOKEN_TASKS, Task, reads_images, refuse_data, task_of, text_limit
+from prunectl.jobs.lookup import find_model, hub_settings, parse_source, upload_name
+from prunectl.pruning import axes, textpruner_vocabulary, vocabulary
+from prunectl.pruning.vocabulary import Vocabulary
+from prunectl.schemas import BUILTIN_TEXT, JobCreate
+from prunectl.storage import open_storage
+from prunectl.worker.assignment import Assignment
+from prunectl.worker.report import Report
+from prunectl.zoo import datasets
+from prunectl.zoo import fetch as zoo_fetch
+from prunectl.zoo.hub import HubSettings
+
+DEFAULT_SAMPLES = 512
+"""Evaluation examples of the built-in text where --max-samples names no other number."""
+CALIBRATION_SAMPLES = 256
+"""Calibration examples at most: scores settle long before."""
+TRAINING_IMAGES = 1024
+
+
+@dataclass(frozen=True)
+class Source:
+    """The unpruned model on this machine."""
+
+    path: Path
+    digest: str
+    config: dict[str, Any]
+    task: Task
+    tokenizer: PreTrainedTokenizerBase | None
+    """The pruned model's: with fewer entries where the vocabulary is pruned. None: the model reads images."""
+    original_tokenizer: PreTrainedTokenizerBase | None
+    calibration: list[Example]
+    evaluation: list[Example]
+    training: list[Example]
+    """What recovery may train on: all that is not for evaluation."""
+    max_length: int
+    bench_seq: int
+    device: torch.device
+    vocabulary: Vocabulary | None = None
+    retokenised: int = 0
+    """Evaluation examples that the reduced vocabulary cuts into other tokens."""
+
+
+def fetch(assignment: Assignment, body: JobCreate, report: Report) -> Source:
+    environment = body.environment if assignment.embedded else None
+    hub = _hub(assignment)
+    own_roots = [Path(root) for root in assignment.zoo_roots]
+    located = find_model(
+        body.model, embedded=assignment.embedded, own_roots=own_roots, environment=environment, hub=hub
+    )
+    path = zoo_fetch.fetch(located.pinned_to(assignment.model_identity), hub, progress=report.progress)
+    config = zoo_fetch.local_config(path)
+    for flag in ("data", "calibration"):
+        if getattr(body.evaluation, flag) is not None:
+            refuse_data(config, flag)
+    data_rows = _rows(body.evaluation.data, "data", assignment)
+    task = task_of(config, body.evaluation.task, labelled=any(e.label is not None for e in data_rows or ()))
+    calibration_rows = _rows(body.evaluation.calibration, "calibration", assignment)
+    calibration, evaluation = _examples(body, config, task, data_rows, calibration_rows)
+    axes.check_export(config, body.recipe)
+    training: list[Example] = []
+    if body.recipe.recover != "none":
+        rows = _rows(body.recipe.recover_data, "recover_data", assignment) or calibration_rows or data_rows
+        training = _training(rows, config, task, evaluation, body.recipe.seed)
+    tokenizer = None if reads_images(config) else vocabulary.load_tokenizer(path)
+    return Source(
+        path=path,
+        digest=zoo_fetch.model_digest(path),
+        config=config,
+        task=task,
+        tokenizer=tokenizer,
+        original_tokenizer=tokenizer,
+        calibration=calibration,
+        evaluation=evaluation,
+        training=training,
+        max_length=text_limit(config, body.evaluation.max_length),
+        bench_seq=text_limit(config, body.evaluation.bench_seq, field="bench_seq"),
+        device=torch.device("cuda" if assignment.device == "gpu" else "cpu"),
+    )
+
+
+def _rows(text: str | None, flag: str, assignment: Assignment) -> list[Example] | None:
+    if text is None:
+        return None
+    source = parse_source(text, flag=flag)
+    if source.kind == "builtin":
+        return data.builtin_python_docs()
+    if source.hub is not None:
+        hub = _hub(assignment)
+        return [row for path in datasets.fetch(source.hub, hub, field=flag) for row in data.read(path, field=flag)]
+    assert source.digest is not None
+    with open_storage(assignment.storage_url).local_path(upload_name(source.digest)) as path:
+        return data.read(path, suffix=source.suffix, name=source.name, field=flag)
+
+
+def _hub(assignment: Assignment) -> HubSettings:
+    environment = JobCreate.model_validate(assignment.spec).environment if assignment.embedded else None
+    token = Path(assignment.hub_token_file).read_text() if assignment.hub_token_file else None
+    return hub_settings(environment, token)
+
+
+def _examples(
+    body: JobCreate, config: dict[str, Any], task: Task, rows: list[Example] | None, calibration: list[Example] | None
+) -> tuple[list[Example], list[Example]]:
+    """(calibration, evaluation) examples that share none, as the seed draws them."""
+    builtin = rows is None or body.evaluation.data == BUILTIN_TEXT
+    if reads_images(config):
+        rows = images.random_images((body.evaluation.max_samples or DEFAULT_SAMPLES) + CALIBRATION_SAMPLES)
+    rows = data.builtin_python_docs() if rows is None else rows
+    if task == "text-classification":
+        rows = data.check(rows, config)
+        calibration = None if calibration is None else data.check(calibration, config)
+    limit = body.evaluation.max_samples or (DEFAULT_SAMPLES if builtin else None)
+    return data.split(
+        rows,
+        calibration=calibration,
+        n_evaluation=limit,
+        n_calibration=min(CALIBRATION_SAMPLES, limit or CALIBRATION_SAMPLES),
+        seed=body.recipe.seed,
+    )
+
+
+def _training(
+    rows: list[Example] | None, config: dict[str, Any], task: Task, evaluation: list[Example], seed: int
+) -> list[Example]:
+    """All of ``rows`` that are not evaluated on, in an order drawn by the seed."""
+    if reads_images(config):
+        rows = images.random_images(len(evaluation) + TRAINING_IMAGES)
+    rows = data.builtin_python_docs() if rows is None else rows
+    if task == "text-classification":
+        rows = data.check(rows, config)
+    return data.without(rows, evaluation, seed=seed)
+
+
+def with_vocabulary(
+    source: Source, model: PreTrainedModel, body: JobCreate, assignment: Assignment, scratch: Path
+) -> Source:
+    """``source`` with the reduced tokenizer, where the recipe names a corpus.
+
+    What a task says of single tokens can only be compared where both tokenizers cut the text alike: of those tasks,
+    evaluation examples that are cut otherwise are left out. The other tasks keep them all.
+    """
+    rows = _rows(body.recipe.vocab, "vocab", assignment)
+    if rows is None:
+        return source
+    axes.check_vocabulary(source.config, body.recipe)
+    original = source.original_tokenizer
+    assert original is not None, "a model of images has no vocabulary, so its recipe was refused"
+    texts = [text for example in rows for text in example.texts if text]
+    keep = textpruner_vocabulary.kept_ids(original, texts) if body.recipe.engine == "textpruner" else None
+    reduced = vocabulary.reduce(source.path, texts, model.config.to_dict(), scratch / "tokenizer", keep=keep)
+    tokenizer = vocabulary.load_tokenizer(reduced.directory)
+
+    def ids(words: PreTrainedTokenizerBase, example: Example) -> list[int]:
+        return list(words(*example.texts, truncation=True, max_length=source.max_length)["input_ids"])
+
+    alike = [
+        example
+        for example in source.evaluation
+        if ids(original, example) == [reduced.kept[index] for index in ids(tokenizer, example)]
+    ]
+    by_token = source.task in TOKEN_TASKS
+    if by_token and not alike:
+        raise InvalidData(
+            "the corpus covers no evaluation text: each would be cut into other tokens, so none can be compared",
+            hint="give a larger corpus, or evaluate on text like it with --data",
+            field="vocab",
+        )
+    return replace(
+        source,
+        tokenizer=tokenizer,
+        vocabulary=reduced,
+        evaluation=alike if by_token else source.evaluation,
+        retokenised=len(source.evaluation) - len(alike),
+    )
