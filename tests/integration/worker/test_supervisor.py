@@ -265,7 +265,8 @@ def test_a_success_whose_answer_was_lost_keeps_its_artifacts(tmp_path: Path) -> 
     bench = Bench(tmp_path, Away(True))
     job = bench.serve("ok")
     assert job.state is JobState.SUCCEEDED
-    assert bench.storage.list(run_name(job.id, 1, bench.storage.list("runs")[0].split("-")[1][:8])) == ["config.json"]
+    kept = bench.storage.list(run_name(job.id, 1, bench.storage.list("runs")[0].split("-")[1][:8]))
+    assert kept == ["config.json", "model.safetensors"]
 
 
 def test_a_database_that_stays_away_fences(tmp_path: Path) -> None:
