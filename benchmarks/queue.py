@@ -192,6 +192,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=["accept", "claim", "runner", "pickup", "idle"])
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/queue.json"))
     chosen = parser.parse_args()
+    surroundings.end_well()
     report = Report("queue", PACKAGES)
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prunectl-bench-")))
