@@ -167,6 +167,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=["postgresql", "sqlite"])
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/list.json"))
     chosen = parser.parse_args()
+    surroundings.end_well()
     report = Report("list", ("sqlalchemy", "psycopg", "fastapi", "uvicorn"))
     for kind in chosen.only:
         with ExitStack() as stack:

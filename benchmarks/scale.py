@@ -251,6 +251,7 @@ def main() -> None:
     parser.add_argument("--job-seconds", type=float, default=30.0, help="of the fleet that lives")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/scale.json"))
     chosen = parser.parse_args()
+    surroundings.end_well()
     report = Report("scale", ("celery", "redis", "sqlalchemy", "psycopg"))
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prunectl-bench-")))

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import threading
@@ -30,6 +31,11 @@ from support.servers import PostgresServer, RedisServer, free_port, fresh_databa
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "xlm-roberta-base"
+
+
+def end_well() -> None:
+    """Have SIGTERM unwind as an exception does, so that the servers and workers that were started are ended."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from prunectl.db.tables import LIVE, db_now, events, jobs
 
@@ -43,17 +44,18 @@ def insert_new_jobs(connection: Connection, rows: Sequence[dict[str, Any]]) -> s
     if len(rows) < _MANY or dialect is sqlite:
         statement = insertion.on_conflict_do_nothing(**without_twins).returning(jobs.c.id)
         return set(connection.scalars(statement, list(rows)))
-    # COPY knows no ON CONFLICT, so the rows go through a table that only this transaction sees.
     names = list(rows[0])
-    given = table("new_jobs", *(column(name, jobs.c[name].type) for name in names), schema="pg_temp")
-    connection.execute(text("CREATE TEMPORARY TABLE new_jobs (LIKE jobs INCLUDING DEFAULTS) ON COMMIT DROP"))
+    try:
+        with connection.begin_nested():
+            _copy(connection, "jobs", jobs, names, rows)
+        return {row["id"] for row in rows}
+    except IntegrityError:
+        # Another submit has just queued one of them. COPY knows no ON CONFLICT, so now the rows go through a table.
+        connection.execute(text("CREATE TEMPORARY TABLE new_jobs (LIKE jobs INCLUDING DEFAULTS) ON COMMIT DROP"))
     _copy(connection, "pg_temp.new_jobs", jobs, names, rows)
-    statement = (
-        insertion.from_select(names, select(given))
-        .on_conflict_do_nothing(**without_twins)
-        .returning(jobs.c.id)
-    )  # fmt: skip
-    inserted = set(connection.scalars(statement))
+    given = table("new_jobs", *(column(name, jobs.c[name].type) for name in names), schema="pg_temp")
+    statement = insertion.from_select(names, select(given)).on_conflict_do_nothing(**without_twins)
+    inserted = set(connection.scalars(statement.returning(jobs.c.id)))
     connection.execute(text("DROP TABLE pg_temp.new_jobs"))
     return inserted
 
@@ -72,10 +74,15 @@ def _copy(
 ) -> None:
     encoded = {name for name in names if isinstance(types.c[name].type, JSON)}
     columns = ", ".join(f'"{name}"' for name in names)
-    cursor = connection.connection.cursor()
-    with cursor, cursor.copy(f"COPY {into} ({columns}) FROM STDIN") as copy:  # type: ignore[attr-defined]  # psycopg's
-        for row in rows:
-            copy.write_row([to_json(row[name]).decode() if name in encoded else row[name] for name in names])
+    statement = f"COPY {into} ({columns}) FROM STDIN"
+    driver: Any = connection.dialect.loaded_dbapi
+    cursor: Any = connection.connection.cursor()
+    try:
+        with cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row([to_json(row[name]).decode() if name in encoded else row[name] for name in names])
+    except driver.Error as error:  # as SQLAlchemy raises it, which does not see this cursor
+        raise DBAPIError.instance(statement, None, error, driver.Error, dialect=connection.dialect) from error
 
 
 def live_ids(connection: Connection, wanted: Collection[tuple[str, str]]) -> list[str]:

@@ -119,6 +119,22 @@ def test_an_owners_own_limit_holds_against_claims_at_once(url: str) -> None:
     assert sum(len(part) for part in won) == 2
 
 
+def test_identical_sweeps_at_once_queue_their_jobs_once(url: str) -> None:
+    answers = race(
+        url,
+        "made = store.add([new_job(digest=f'sha256:{i}', priority=i) for i in range(150)])\n"
+        "print(json.dumps([f'{a.created} {a.job.id}' for a in made]))",
+    )
+    for column in zip(*answers, strict=True):
+        assert sum(answer.startswith("True") for answer in column) == 1
+        assert len({answer.split()[1] for answer in column}) == 1
+    store = SqlJobStore(make_engine(url))
+    for priority, answer in enumerate(answers[0]):
+        job = store.get(answer.split()[1])
+        assert job is not None and job.priority == priority
+        assert [event.data["state"] for event in store.events(job.id)] == ["queued"]
+
+
 def test_a_quota_holds_against_claims_at_once(url: str) -> None:
     store = SqlJobStore(make_engine(url))
     store.add([new_job() for _ in range(20)])
