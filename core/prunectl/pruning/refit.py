@@ -1,14 +1,15 @@
 """Refit: output matrices of a masked model, solved for so that its layers give what the unpruned model's gave.
 
-No label and no gradient is used. One layer after the other, the attention's output matrix and then the second
-feed-forward matrix, with the inputs that the masked and already refitted model has there::
+Nothing is trained. One layer after the other, the attention's output matrix and then the second feed-forward matrix,
+with the inputs that the masked and already refitted model has there::
 
-    min over W, b of  sum ||X W^T + b - (t - r)||^2 + ridge * mean(diag(X^T X)) * ||W - W_old||^2
+    min over W, b of  sum over tokens of v ||x W^T + b - (t - r)||^2  +  ridge * mean(diag(X^T V X)) * ||W - W_old||^2
 
-X ``[tokens, kept columns]`` enters the matrix, t ``[tokens, hidden]`` is the unpruned model's sum of residual and
-output, r the masked model's residual. It is the layer-wise reconstruction of He et al. 2017, "Channel Pruning for
-Accelerating Very Deep Neural Networks" (equation 1, its least-squares step), with the masked model's own inputs; where
-Kwon et al. 2022 (section 4.3) tune one scale a unit, the whole matrix is solved for.
+x ``[kept columns]`` enters the matrix, t ``[hidden]`` is the unpruned model's sum of residual and output, r the masked
+model's residual, v the token's weight: how much the unpruned model's loss listens to it (`token_weights`). It is the
+layer-wise reconstruction of He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks" (equation 1,
+its least-squares step), with the masked model's own inputs and weighted rows; where Kwon et al. 2022 (section 4.3) tune
+one scale a unit, the whole matrix is solved for.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from prunectl.pruning.masks import Masks
 from prunectl.pruning.observation import evaluating, real_tokens
 from prunectl.pruning.replay import Replay, Stopped
 from prunectl.pruning.scores import Batch, Loss, Progress
+from prunectl.pruning.token_weights import token_weights
 
 RIDGES = (0.01, 0.1, 1.0)
 """Candidates for the ridge, in units of the mean diagonal of X^T X; held-back rows choose."""
@@ -102,7 +104,8 @@ def refit(
     with evaluating(model):
         with surgery.masked(model, masks):
             before = _held_back_loss(model, batches, loss)
-        work = _Work(model, masks, batches, Replay(model, batches, loss), originals)
+        weights = token_weights(model, batches, loss, list(originals))
+        work = _Work(model, masks, batches, Replay(model, batches, loss), originals, weights)
         fits = work.all(stages, progress)
         with surgery.masked(model, masks):
             after = _held_back_loss(model, batches, loss)
@@ -157,6 +160,8 @@ class _Work:
     batches: Sequence[Batch]
     replay: Replay
     originals: Mapping[str, list[Tensor]]
+    weights: Mapping[str, list[list[Tensor]]]
+    """Of the rows, by output matrix, batch and call."""
     drifted: bool = False
     """The masked model computes something else than the unpruned one by now."""
     _prenorm: dict[int, bool] = field(default_factory=dict)
@@ -232,13 +237,21 @@ class _Work:
             for target, (x, residual, held) in zip(targets, watch.inputs(stage, False), strict=True):
                 yield x, target - residual, held
 
+    def _weighted(
+        self, stage: _Stage, rows: Iterator[tuple[Tensor, Tensor, Tensor]], bias: bool
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        weights = (weight for calls in self.weights[stage.output] for weight in calls)
+        for (x, y, held), weight in zip(rows, weights, strict=True):
+            if bias:
+                x = torch.cat([x, x.new_ones(len(x), 1)], 1)
+            root = weight.sqrt().unsqueeze(1)
+            yield x * root, y * root, held
+
     def _fit(self, stage: _Stage, rows: Iterator[tuple[Tensor, Tensor, Tensor]]) -> Fit:
         matrix = linear(self.model, stage.output)
         old = _weights(matrix, stage.kept)
         found, held_back = (_Moments.of(old.size(0), old.size(1), old.device) for _ in range(2))
-        for x, y, held in rows:
-            if matrix.bias is not None:
-                x = torch.cat([x, x.new_ones(len(x), 1)], 1)
+        for x, y, held in self._weighted(stage, rows, matrix.bias is not None):
             found.add(x[~held], y[~held])
             held_back.add(x[held], y[held])
         if not (torch.isfinite(found.gram).all() and torch.isfinite(found.cross).all()):

@@ -144,12 +144,12 @@ def _gradients(model: PreTrainedModel, batch: Batch, loss: Loss, masks: list[Ten
         return torch.autograd.grad(loss(model, batch), masks)
     except RuntimeError as error:
         examples = len(next(iter(batch.values())))
-        if examples == 1 or not _out_of_memory(error):
+        if examples == 1 or not out_of_memory(error):
             raise
     # Outside of the handler, whose traceback keeps the failed pass's tensors alive.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    halves = [_part(batch, slice(0, examples // 2)), _part(batch, slice(examples // 2, None))]
+    halves = halved(batch)
     halves = [half for half in halves if _weight(half)]
     weights = [_weight(half) for half in halves]
     found = [_gradients(model, half, loss, masks) for half in halves]
@@ -159,13 +159,18 @@ def _gradients(model: PreTrainedModel, batch: Batch, loss: Loss, masks: list[Ten
     ]
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: RuntimeError) -> bool:
     """An accelerator has a class for it; on the CPU the allocator's message is all there is."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _part(batch: Batch, rows: slice) -> Batch:
-    return {name: value[rows] if isinstance(value, Tensor) else value for name, value in batch.items()}
+def halved(batch: Batch) -> list[Batch]:
+    """The batch's examples in two batches, in their order."""
+    half = len(next(iter(batch.values()))) // 2
+    return [
+        {name: value[rows] if isinstance(value, Tensor) else value for name, value in batch.items()}
+        for rows in (slice(0, half), slice(half, None))
+    ]
 
 
 def _weight(batch: Batch) -> int:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from prunectl.errors import CorruptWeights
-from prunectl.pruning import engine, refit, surgery
+from prunectl.pruning import engine, refit, surgery, token_weights
 from prunectl.pruning.blocks import find_blocks, linear
 from prunectl.pruning.masks import Masks
 from prunectl.recipe import Recipe
@@ -131,7 +131,7 @@ def test_weights_that_are_no_numbers_are_named() -> None:
     built = model("bert", "fill-mask")
     with torch.no_grad():
         built.bert.encoder.layer[0].intermediate.dense.weight[:] = float("nan")
-    with pytest.raises(CorruptWeights, match="layer.0.output.dense"):
+    with pytest.raises(CorruptWeights, match="not a finite number"):
         refit.refit(built, masks_for(built, seed=2), batches(built, 2, 16, 6), loss)
 
 
@@ -146,3 +146,32 @@ def test_the_recipe_says_whether(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (pruned.refit is not None) == refits
         outputs[refits] = float((output(built, given[0]) - output(whole, given[0])).norm())
     assert outputs[True] < 0.9 * outputs[False]
+
+
+def test_tokens_weigh_as_the_loss_listens_to_them() -> None:
+    """Of the last layer, a classifier of BERT's reads the first token alone; of the first layer, all of them."""
+    built = model("bert", "text-classification")
+    given = batches(built, 2, 4, 6)
+    names = ["bert.encoder.layer.0.output.dense", "bert.encoder.layer.1.output.dense"]
+    flags = [parameter.requires_grad for parameter in built.parameters()]
+    found = token_weights.token_weights(built, given, loss, names)
+
+    def narrow(built: Any, batch: Any) -> torch.Tensor:
+        if len(batch["input_ids"]) > 2:
+            raise torch.OutOfMemoryError("no")
+        return loss(built, batch)
+
+    halves = token_weights.token_weights(built, given, narrow, names)
+    for name in names:
+        for (whole,), (pieced,) in zip(found[name], halves[name], strict=True):
+            torch.testing.assert_close(pieced, whole, rtol=1e-3, atol=1e-5)
+    for batch, (first,), (last,) in zip(given, found[names[0]], found[names[1]], strict=True):
+        tokens = batch["attention_mask"].sum(1)
+        starts = torch.cat([torch.zeros(1, dtype=torch.long), tokens.cumsum(0)[:-1]])
+        floor = token_weights.FLOOR / (1 + token_weights.FLOOR)
+        expected = torch.full((int(tokens.sum()),), floor)
+        expected[starts] += tokens / (1 + token_weights.FLOOR)
+        torch.testing.assert_close(last, expected, rtol=1e-4, atol=1e-5)
+        assert (first > floor).all() and float(first.mean()) == pytest.approx(1.0, rel=1e-4)
+    assert [parameter.requires_grad for parameter in built.parameters()] == flags
+    assert not any(module._forward_hooks for module in built.modules())
