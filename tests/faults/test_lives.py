@@ -146,7 +146,7 @@ def test_many_sigterms(fleet: Fleet) -> None:
 def test_sigterm_right_after_the_last_job_with_rings_to_spare(fleet: Fleet) -> None:
     """A ring that reaches a pool process while the pool closes once held it up for half a minute."""
     slowest = 0.0
-    for round_ in range(8):
+    for round_ in range(5):
         worker = fleet.start()
         jobs = [*fleet.submit("ok"), *fleet.submit("ok", priority=-1)]
         fleet.bell.ring("cpu", round_ % 3)
