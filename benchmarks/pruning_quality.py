@@ -38,7 +38,7 @@ RESAMPLES = 2000
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calibration", type=int, default=512, help="texts that are scored and refitted on")
+    parser.add_argument("--calibration", type=int, default=1536, help="texts that are scored and refitted on")
     parser.add_argument("--scorers", default="taylor", help="of ours, comma-separated: taylor, fisher")
     parser.add_argument("--cache", type=Path, default=Path("build/benchmarks/minilm-packages"), help="the classifier")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
