@@ -120,7 +120,7 @@ def _shared_bias(module: Any, hidden_states: torch.Tensor, kwargs: dict[str, Any
     """T5's position bias for all heads ``[1, heads, queries, keys]``; None where a module has none to add."""
     if kwargs.get("key_value_states") is not None:
         return None  # cross-attention adds zeros, which each layer makes for itself
-    bias, cache = kwargs.get("position_bias"), kwargs.get("past_key_values")
+    bias, cache = kwargs.get("position_bias"), _cache_of(kwargs)
     if bias is not None or not module.has_relative_attention_bias:
         return bias
     length = hidden_states.shape[1]
@@ -133,12 +133,17 @@ def _shared_bias(module: Any, hidden_states: torch.Tensor, kwargs: dict[str, Any
     return module.compute_bias(length, keys, device=hidden_states.device, past_seen_tokens=past)
 
 
+def _cache_of(kwargs: dict[str, Any]) -> Any:
+    """What an attention module is given to remember keys and values in: its name changed in transformers 5.24."""
+    return kwargs["cache"] if kwargs.get("cache") is not None else kwargs.get("past_key_values")
+
+
 def _remember_nothing(module: Any, hidden_states: torch.Tensor, kwargs: dict[str, Any]) -> int:
     """Let a cache count the tokens that an empty attention has seen: models ask layer 0 for the length.
 
     Gives the number of keys that it would attend to.
     """
-    cache, other = kwargs.get("past_key_values"), kwargs.get("key_value_states")
+    cache, other = _cache_of(kwargs), kwargs.get("key_value_states")
     batch, length = hidden_states.shape[:2]
     if other is not None:
         return other.shape[1]
