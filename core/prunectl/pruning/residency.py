@@ -64,7 +64,7 @@ def _mappings(smaps: Path) -> Iterator[Mapping]:
                 yield current
             start, end, rights, inode = found.groups()
             current = Mapping(int(start, 16), int(end, 16), rights[3] == "p", int(inode))
-        elif current is not None and line.startswith("Anonymous:"):
-            current.written = int(line.split()[1]) * 1024
+        elif current is not None and line.startswith(("Anonymous:", "Swap:")):
+            current.written = (current.written or 0) + int(line.split()[1]) * 1024
     if current is not None:
         yield current

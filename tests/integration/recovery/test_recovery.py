@@ -77,7 +77,7 @@ def same(first: PreTrainedModel, second: PreTrainedModel) -> bool:
 )
 def test_a_killed_training_goes_on_and_ends_as_one_undisturbed(tmp_path: Path, task: Task, method: str) -> None:
     directory = models.build(tmp_path / "model", "bert", task)
-    recipe = Recipe(heads=0.5, ffn=0.5, recover=method, recover_epochs=3, recover_rate=1e-3)  # type: ignore[arg-type]
+    recipe = Recipe(heads=0.5, ffn=0.5, refit=False, recover=method, recover_epochs=3, recover_rate=1e-3)  # type: ignore[arg-type]
 
     def trained(keeper: Files | None) -> tuple[PreTrainedModel, int]:
         model, pruned = prepared(directory, recipe, task, TEXTS[:16])
@@ -102,7 +102,7 @@ def test_a_state_of_another_model_is_not_gone_on_with(tmp_path: Path) -> None:
     directory = models.build(tmp_path / "model", "bert", "feature-extraction")
     words, keeper = load_tokenizer(directory), Files(tmp_path)
     for heads, resumed in ((0.5, 0), (0.25, 0), (0.25, 2)):
-        recipe = Recipe(heads=heads, recover="distill", recover_epochs=2)
+        recipe = Recipe(heads=heads, refit=False, recover="distill", recover_epochs=2)
         model, pruned = prepared(directory, recipe, "feature-extraction", TEXTS[:16])
         done = recover(
             model, recipe, TEXTS, task="feature-extraction", tokenizer=words, max_length=LENGTH, pruned=pruned,
@@ -209,7 +209,7 @@ def test_a_trained_classifier_is_won_back_without_labels(classifier: Trained, tm
     words, teacher = load_tokenizer(directory), load(directory)
     rest = data.without(labelled_texts(), held_out, seed=0)
     unpruned = quality.reference(teacher, words, "text-classification", held_out, max_length=LENGTH, seed=0)
-    recipe = Recipe(heads=0.5, ffn=0.75, recover="distill", recover_epochs=3, recover_rate=5e-4)
+    recipe = Recipe(heads=0.5, ffn=0.75, refit=False, recover="distill", recover_epochs=3, recover_rate=5e-4)
     model, pruned = prepared(directory, recipe, "text-classification", rest[:128])
     shot = figures(model, words, held_out, unpruned)
     done = recover(
