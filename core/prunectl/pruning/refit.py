@@ -6,7 +6,8 @@ with the inputs that the masked and already refitted model has there::
     min over W, b of  sum over tokens of v ||x W^T + b - (t - r)||^2  +  ridge * mean(diag(X^T V X)) * ||W - W_old||^2
 
 x ``[kept columns]`` enters the matrix, t ``[hidden]`` is the unpruned model's sum of residual and output, r the masked
-model's residual, v the token's weight: how much the unpruned model's loss listens to it (`token_weights`). It is the
+model's residual, v the token's weight: how much the unpruned model's loss listens to it (`token_weights`). The bias is held to
+the old one by ridge times the sum of v. It is the
 layer-wise reconstruction of He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks" (equation 1,
 its least-squares step), with the masked model's own inputs and weighted rows; where Kwon et al. 2022 (section 4.3) tune
 one scale a unit, the whole matrix is solved for.
@@ -406,7 +407,10 @@ def _solve(moments: _Moments, old: Tensor, matrix: Matrix, ridge: float) -> Tens
     sizes = moments.gram.diagonal()
     inputs = sizes[:-1] if matrix.bias is not None else sizes
     penalty = torch.zeros_like(sizes)
-    penalty[: len(inputs)] = ridge * (float(inputs.mean()) or 1.0) if len(inputs) else 0.0  # none on the bias
+    penalty[: len(inputs)] = ridge * (float(inputs.mean()) or 1.0) if len(inputs) else 0.0
+    # The bias is held back in its own unit: free, it grows against columns that are nearly constant, until float32
+    # can't tell their sum.
+    penalty[len(inputs) :] = ridge * sizes[len(inputs) :]
     factor = torch.linalg.cholesky(moments.gram + torch.diag(penalty))
     return old + torch.cholesky_solve(moments.cross - moments.gram @ old, factor)
 

@@ -94,8 +94,11 @@ def test_one_matrix_is_the_ridge_solution() -> None:
     inputs, targets = torch.cat(x).double()[:, ::2], torch.cat(y).double()
     penalty = found.fits[0].ridge * inputs.square().sum(0).mean()  # type: ignore[operator]
     rows = torch.cat([inputs, torch.ones(len(inputs), 1)], 1)
-    rows = torch.cat([rows, torch.cat([penalty.sqrt() * torch.eye(24), torch.zeros(24, 1)], 1).double()])
-    wanted = torch.cat([targets, penalty.sqrt() * old_second.weight.detach().double()[:, ::2].T])
+    # Weights are held back in units of their mean square, the bias in its own: it enters every row as 1.
+    held = torch.cat([penalty.expand(24), (found.fits[0].ridge * len(inputs) * torch.ones(1)).double()]).sqrt()  # type: ignore[operator]
+    former = torch.cat([old_second.weight.detach()[:, ::2].T, old_second.bias.detach().unsqueeze(0)]).double()
+    rows = torch.cat([rows, torch.diag(held)])
+    wanted = torch.cat([targets, held.unsqueeze(1) * former])
     solution = torch.linalg.lstsq(rows, wanted, driver="gelsd").solution
     second = built.bert.encoder.layer[0].output.dense
     torch.testing.assert_close(second.weight[:, ::2].double().T, solution[:-1], rtol=1e-3, atol=1e-5)
