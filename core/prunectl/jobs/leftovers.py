@@ -76,11 +76,16 @@ class TrainingCollector:
         """One round; the names that it removed."""
         old = time.time() - self._after_seconds
         removed = _half_written(self._storage, TRAINING, old)
-        for name, modified in self._storage.children(TRAINING):
-            job = self._store.get(name.removesuffix(".safetensors"))
-            if modified < old and (job is None or job.state.terminal) and not name.startswith(STAGING_PREFIX):
-                removed.append(f"{TRAINING}/{name}")
+        removed += [
+            f"{TRAINING}/{name}"
+            for name, modified in self._storage.children(TRAINING)
+            if modified < old and not name.startswith(STAGING_PREFIX) and self._is_over(name)
+        ]
         return _remove(self._storage, "state of a training", removed)
+
+    def _is_over(self, name: str) -> bool:
+        job = self._store.get(name.removesuffix(".safetensors"))
+        return job is None or job.state.terminal
 
 
 class LogCollector:

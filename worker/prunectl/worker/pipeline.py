@@ -41,6 +41,7 @@ def run(assignment: Assignment, report: Report) -> Result:
     torch.set_num_threads(assignment.threads)
     disable_progress_bar()  # bars of carriage returns make a log unreadable
     scratch, checkpoint = Path(assignment.scratch), Path(assignment.scratch) / "checkpoint"
+    storage = open_storage(assignment.storage_url)
 
     with report.stage("fetch"):
         source = fetch(assignment, body, report)
@@ -97,7 +98,7 @@ def run(assignment: Assignment, report: Report) -> Result:
         after_step=after_step,
         bench_seq=source.bench_seq,
         timing=StoredTables(
-            open_storage(assignment.storage_url),
+            storage,
             batch=body.evaluation.bench_batch[0],
             seq=source.bench_seq,
             threads=assignment.threads,
@@ -106,7 +107,7 @@ def run(assignment: Assignment, report: Report) -> Result:
     )
     pruned, objective = outcome.pruned, outcome.objective
     expected, recovery = outcome.expected, None
-    keeper = TrainingKeeper(open_storage(assignment.storage_url), assignment.job_id)
+    keeper = TrainingKeeper(storage, assignment.job_id)
     if body.recipe.recover != "none":
         with report.stage("recover"):
             recovery = recover(
@@ -215,7 +216,7 @@ def run(assignment: Assignment, report: Report) -> Result:
         },
     )
     checkpoint_save.finalise(checkpoint, result, model_name=body.model)
-    uri = open_storage(assignment.storage_url).publish(str(checkpoint), assignment.run_name)
+    uri = storage.publish(str(checkpoint), assignment.run_name)
     keeper.forget()
     files = {name: f"{uri}/{path}" for name, path in exported.files.items()}
     return result.model_copy(update={"artifacts": {"checkpoint": uri, **files}})

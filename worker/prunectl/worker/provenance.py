@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from prunectl.evaluation import data
+from prunectl.evaluation.latency import device_name
 from prunectl.evaluation.objectives import Objective
 from prunectl.schemas import JobCreate
 from prunectl.worker.assignment import Assignment
@@ -29,12 +29,7 @@ def versions() -> dict[str, str]:
 
 def machine() -> str:
     """The machine class that timings are comparable within."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name(0)
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return device_name(torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"))
 
 
 def provenance(assignment: Assignment, body: JobCreate, source: Source, objective: Objective) -> dict[str, Any]:
