@@ -90,17 +90,20 @@ def claim_oldest() -> Update:
 
     Also takes ``:by_worker``, ``:on_device``, ``:new_token`` and ``:lease_seconds``.
     """
-    owner = bindparam("the_owner", type_=String)
+    return claim_oldest_of(
+        queue=bindparam("the_queue", type_=String),
+        priority=bindparam("the_priority", type_=Integer),
+        owner=bindparam("the_owner", type_=String),
+    )
+
+
+def claim_oldest_of(*, queue: ColumnElement[str], priority: ColumnElement[int], owner: ColumnElement[str]) -> Update:
+    """`claim_oldest` for a queue, a priority and an owner that are expressions."""
     found = (
         select(jobs.c.id, jobs.c.owner)
         # Not an equality, and the owner is compared outside: only with an open range and this order does the claim's own
         # index look best to a planner without statistics, as after a sweep of ten thousand jobs into an empty table.
-        .where(
-            claimable(),
-            jobs.c.queue == bindparam("the_queue", type_=String),
-            jobs.c.priority == bindparam("the_priority", type_=Integer),
-            jobs.c.owner >= owner,
-        )
+        .where(claimable(), jobs.c.queue == queue, jobs.c.priority == priority, jobs.c.owner >= owner)
         .order_by(*_ORDER)
         .limit(_ONE)
         .with_for_update(skip_locked=True)

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Text, and_, cast, insert, or_, select
 from sqlalchemy.sql import Update
 
-from prunectl.db import transitions
+from prunectl.db import one_trip, transitions
 from prunectl.db.bulk import insert_events, insert_new_jobs, live_ids
 from prunectl.db.claiming import NO_LIMIT, best_priority, claim_oldest, counts_of_queues, waiting_owners
 from prunectl.db.job_listing import SORT_VALUE, listing
@@ -197,6 +197,14 @@ class SqlJobStore:
         lease_seconds: float,
         max_running_per_owner: int | None = None,
     ) -> Job | None:
+        by = {"by_worker": worker, "on_device": device, "lease_seconds": lease_seconds}
+        if self._postgresql and max_running_per_owner is None:
+            turn = {"below": NO_LIMIT, "max_running": NO_LIMIT, "skip": 0, "take": 1}
+            values = {**by, **turn, "new_token": uuid.uuid4().hex}
+            with reading(self._engine) as connection:  # one statement: its own transaction
+                row = connection.execute(one_trip.claim_first(tuple(queues)), values).mappings().one_or_none()
+            if row is not None:
+                return job_of(row)
         with writing(self._engine) as connection:
             if self._postgresql:
                 connection.execute(take_turns(max_running_per_owner))
@@ -204,8 +212,7 @@ class SqlJobStore:
             while True:
                 for priority, queue, owner in self._candidates(connection, queues, below, max_running_per_owner):
                     wanted = {"the_queue": queue, "the_priority": priority, "the_owner": owner}
-                    by = {"by_worker": worker, "on_device": device, "new_token": uuid.uuid4().hex}
-                    values = {**wanted, **by, "lease_seconds": lease_seconds}
+                    values = {**wanted, **by, "new_token": uuid.uuid4().hex}
                     if (job := _apply(connection, claim_oldest(), values)) is not None:
                         return job
                 # Nothing waits, or all of this priority is being claimed by others or beyond its owners' quota.
@@ -238,6 +245,9 @@ class SqlJobStore:
             return Beat(cancel_requested=cancel_requested_at is not None)
 
     def succeed(self, lease: Lease, result: dict[str, Any]) -> bool:
+        if self._postgresql:
+            with reading(self._engine) as connection:  # one statement: its own transaction
+                return connection.execute(one_trip.succeed(lease, result)).one_or_none() is not None
         with writing(self._engine) as connection:
             if _apply(connection, transitions.succeed(lease, result)) is None:
                 return False

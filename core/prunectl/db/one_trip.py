@@ -1,0 +1,80 @@
+"""PostgreSQL: a whole transition, its event and its metrics in one statement, which is its own transaction.
+
+What a claim and a result cost is round trips: begin, read, change, tell, commit. The portable way of
+`prunectl.db.job_store` remains where this one finds nothing, and on SQLite, where a statement is a function call.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    CTE,
+    JSON,
+    BigInteger,
+    ColumnElement,
+    Double,
+    Select,
+    String,
+    Text,
+    bindparam,
+    cast,
+    column,
+    func,
+    insert,
+    literal,
+    select,
+)
+
+from prunectl.db import transitions
+from prunectl.db.claiming import claim_oldest_of, waiting_owners
+from prunectl.db.tables import db_now, events, jobs, metrics, owner_limits
+from prunectl.jobs.model import JobState, Lease
+
+_MEASURES = {"name": String(), "before": Double(), "after": Double(), "stderr": Double(), "n": BigInteger()}
+
+
+@lru_cache(maxsize=64)
+def claim_first(queues: tuple[str, ...]) -> Select[Any]:
+    """The claimed job's whole row; none where nothing waits, others hold all of the first owner's jobs, or any limit is set.
+
+    A limit needs the claims' turns, and a statement that waits for its turn would count what ran before the wait. Takes the
+    parameters of `prunectl.db.claiming.waiting_owners` with ``:take`` 1, and the last four of ``claim_oldest``.
+    """
+    first = waiting_owners(queues, lateral=True).where(~select(owner_limits.c.owner).exists()).cte("first")
+    update = claim_oldest_of(
+        queue=select(first.c.queue).scalar_subquery(),
+        priority=select(first.c.priority).scalar_subquery(),
+        owner=select(first.c.owner).scalar_subquery(),
+    )
+    claimed = update.returning(jobs).cte("claimed")
+    state = func.json_build_object("state", JobState.RUNNING.value, "worker", claimed.c.worker)
+    return select(claimed).add_cte(_told(claimed, state))
+
+
+def succeed(lease: Lease, result: dict[str, Any]) -> Select[Any]:
+    """The job's id, or no row where the lease is another's. Writes the result, its metrics and the event."""
+    update = transitions.succeed(lease, result)
+    ended = update.returning(jobs.c.id, jobs.c.attempt).cte("ended")
+    told = _told(ended, func.json_build_object("state", JobState.SUCCEEDED.value))
+    rows = [
+        {"name": name, **{part: measure.get(part) for part in ("before", "after", "stderr", "n")}}
+        for name, measure in result.get("metrics", {}).items()
+    ]
+    given = func.json_to_recordset(cast(bindparam("measures", json.dumps(rows), Text), JSON))
+    measure = given.table_valued(*(column(name, kind) for name, kind in _MEASURES.items()), name="measure")
+    measure = measure.render_derived(with_types=True)
+    kept = insert(metrics).from_select(
+        ["job_id", "attempt", *_MEASURES],
+        select(ended.c.id, ended.c.attempt, *(measure.c[name] for name in _MEASURES)).select_from(
+            ended.join(measure, literal(True))
+        ),
+    )
+    return select(ended.c.id).add_cte(told, kept.cte("kept"))
+
+
+def _told(changed: CTE, data: ColumnElement[Any]) -> CTE:
+    rows = select(changed.c.id, changed.c.attempt, db_now(), literal("state", String), data)
+    return insert(events).from_select(["job_id", "attempt", "at", "kind", "data"], rows).cte("told")
