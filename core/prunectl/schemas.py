@@ -124,6 +124,13 @@ class JobCreate(Wire):
     """Queue a new job even where an identical one is queued, running or succeeded."""
     environment: Environment | None = None
 
+    @model_validator(mode="after")
+    def _selects(self) -> Self:
+        searched = self.recipe.greedy or isinstance(self.recipe.layers, tuple)
+        if self.evaluation.selection is not None and not searched:
+            raise ValueError("selection is what a greedy search chooses layers by: it goes with greedy_layers=N")
+        return self
+
     @field_validator("tags")
     @classmethod
     def _tag_keys(cls, tags: dict[str, str]) -> dict[str, str]:

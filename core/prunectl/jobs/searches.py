@@ -84,6 +84,7 @@ def known(candidates: Candidates | None) -> list[dict[str, Any]]:
             found.append(
                 {
                     "job_id": job.id,
+                    "sweep_id": candidates.sweep_id if candidates else None,
                     "removed": job.spec["recipe"]["layers"],
                     "metric": conditions.get("primary_metric"),
                     "selection": result.get("selection", {}),
