@@ -27,6 +27,7 @@ def values(result: Result) -> list[Any]:
     return [[(row.layer, row.value) for row in step.candidates] for step in result.search.steps]
 
 
+@pytest.mark.slow
 def test_a_search_of_two_layers_with_a_kill_is_the_undisturbed_one(tmp_path: Path) -> None:
     disturbed = Search(tmp_path / "a")
     job = disturbed.submit(greedy_layers=2, recover="finetune")
