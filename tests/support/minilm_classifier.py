@@ -14,7 +14,7 @@ from prunectl.evaluation.data import Example, split
 from prunectl.evaluation.encoding import by_length, collate, encode
 from support.training import CLASSES, labelled_texts
 
-LENGTH = 48
+LENGTH = 24
 
 
 def texts(held_out: int, training: int) -> tuple[list[Example], list[Example]]:
