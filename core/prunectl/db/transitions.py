@@ -64,6 +64,7 @@ def claim(job_id: Any, *, worker: Any, device: Any, token: Any, lease_seconds: A
             stage=None,
             progress=0.0,
             started_at=db_now(),
+            waits_for=None,
             **_failure(None),
         )
     )

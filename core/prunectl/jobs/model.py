@@ -152,6 +152,7 @@ def claim(job: Job, *, worker: str, device: str, token: str, now: float, lease_s
         progress=0.0,
         started_at=now,
         failure=None,
+        waits_for=None,  # an older service that retries a waiting search knows nothing of it
     )
 
 
