@@ -57,30 +57,56 @@ class LocalJobs:
         ended = {}
         with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
             running = {}
-            while (job := self._claim()) is not None:
-                running[pool.submit(_run, asdict(self._assignment(job)))] = job
-            for future in as_completed(running):
-                job, answer = running[future], future.result()
-                if "result" in answer:
-                    settled: Any = self._services.store.succeed(job.lease, answer["result"])
+            self._start_all(pool, running)
+            while running:
+                future = next(as_completed(running))
+                job, answer = running.pop(future), future.result()
+                if "wanted" in answer:
+                    settled: Any = self._wait(job, answer["wanted"])
+                elif "result" in answer:
+                    settled = self._services.store.succeed(job.lease, answer["result"])
                 else:
                     failure: Failure = failure_from_wire(answer["failure"])
                     settled = self._services.store.fail(job.lease, failure)
                 assert settled, f"job {job.id} lost its lease"
+                self._services.searches.wake()  # type: ignore[union-attr]
+                self._start_all(pool, running)
                 found = self._services.store.get(job.id)
                 assert found is not None
-                ended[job.id] = found
-                if tell is not None:
-                    tell(found)
+                if found.state.terminal:
+                    ended[job.id] = found
+                    if tell is not None:
+                        tell(found)
         return ended
+
+    def result(self, job_id: str) -> dict[str, Any]:
+        """Of a job that has succeeded."""
+        job = self._services.store.get(job_id)
+        assert job is not None and job.result is not None, job
+        return job.result
+
+    def _start_all(self, pool: ProcessPoolExecutor, running: dict[Any, Any]) -> None:
+        while (job := self._claim()) is not None:
+            running[pool.submit(_run, asdict(self._assignment(job)))] = job
+
+    def _wait(self, job: Any, wanted: list[list[int]]) -> bool:
+        """A greedy search waits for its candidates."""
+        from prunectl.jobs import searches
+
+        store: Any = self._services.searches
+        known = store.candidates(job.id)
+        sweep, new = searches.new_candidates(job, known.sweep_id if known else None, wanted)
+        return store.wait_for(job.lease, sweep, new) is not None
 
     def _claim(self) -> Any:
         return self._services.store.claim(["cpu", "gpu"], worker="local", device="cpu", lease_seconds=24 * 3600.0)
 
     def _assignment(self, job: Any) -> Any:
+        from prunectl.jobs import searches
         from prunectl.worker.assignment import Assignment
 
-        scratch = self.home / "scratch" / job.id
+        known = self._services.searches.candidates(job.id)  # type: ignore[union-attr]
+        scratch = self.home / "scratch" / f"{job.id}-{job.attempt}"
         scratch.mkdir(parents=True)
         return Assignment(
             job_id=job.id,
@@ -94,6 +120,7 @@ class LocalJobs:
             scratch=str(scratch),
             threads=self._threads,
             embedded=True,
+            candidates=searches.known(known),
         )
 
 
@@ -107,7 +134,7 @@ def _run(given: dict[str, Any]) -> dict[str, Any]:
     from prunectl.worker import pipeline
     from prunectl.worker.assignment import Assignment
     from prunectl.worker.failures import failure_of
-    from prunectl.worker.report import Report
+    from prunectl.worker.report import Report, Wanted
 
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     with open(os.devnull, "wb") as sink:
@@ -115,4 +142,6 @@ def _run(given: dict[str, Any]) -> dict[str, Any]:
             result = pipeline.run(Assignment(**given), Report(sink.fileno()))
         except Exception as error:  # noqa: BLE001  (as the runner: whatever went wrong is the job's failure)
             return {"failure": json.loads(json.dumps(asdict(failure_of(error))))}
+    if isinstance(result, Wanted):
+        return {"wanted": [list(removed) for removed in result.removed]}
     return {"result": result.model_dump(mode="json")}

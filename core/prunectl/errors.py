@@ -157,6 +157,12 @@ class ReloadMismatch(PrunectlError):
     code = "reload_mismatch"
 
 
+class PerformanceLost(PrunectlError):
+    """A greedy search found no layer that can go within what ``keep_performance`` allows."""
+
+    code = "performance_lost"
+
+
 class EngineUnavailable(PrunectlError):
     """The engine that the recipe names isn't installed on this worker."""
 

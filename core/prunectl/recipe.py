@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -50,7 +51,9 @@ MAX_LAYERS = 10_000
 """More than any model has."""
 BUDGETS = ("target_macs", "target_latency", "speedup")
 """The fields that leave the choice of heads and neurons to the solver."""
-AXES = ("vocab", "layers", "heads", "ffn", *BUDGETS, "weights")
+GREEDY = ("greedy_layers", "keep_performance")
+"""The fields that ask for a greedy search of the layers that go; either is enough."""
+AXES = ("vocab", "layers", *GREEDY, "heads", "ffn", *BUDGETS, "weights")
 """The fields that remove something, in the order in which they do."""
 SCORERS: dict[str, tuple[Scorer, ...]] = {
     # By axis, the default first. Layers and vocabulary have ways of their own: layer_choice, and the corpus.
@@ -106,6 +109,9 @@ class Recipe(BaseModel):
     heads of the model), ranked over the whole model; with ``even``, floor(0.3 x the layer's) in each layer.
     ``min_heads`` and ``min_ffn`` are kept in each layer. ``iterations`` prunes heads and neurons in that many steps,
     scoring again after each. ``layers`` is a count (which ones, ``layer_choice`` says) or the indices themselves.
+    ``greedy_layers`` instead searches for the layers: step by step the one goes without which the model, recovered, is
+    best, until so many are gone or the next one would leave less than ``keep_performance`` of the unpruned model's
+    quality. ``candidates`` trains that many a step only, those of the least block influence.
     ``vocab`` names a corpus: what it doesn't need leaves the vocabulary. ``scorer`` goes to every axis that can use
     it; the others take their default (`SCORERS`). None: each axis its default.
 
@@ -127,6 +133,11 @@ class Recipe(BaseModel):
     """How many times as fast as the unpruned model, on the machine that runs the job."""
     layers: Layers | None = None
     layer_choice: LayerChoice = "influence"
+    greedy_layers: Annotated[int, Field(ge=1, lt=MAX_LAYERS)] | None = None
+    keep_performance: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    """Share of the unpruned model's quality, on examples that the search doesn't choose by."""
+    candidates: Annotated[int, Field(ge=1, lt=MAX_LAYERS)] | None = None
+    """How many layers a step of the search tries. None: all."""
     weights: Fraction | None = None
     weight_granularity: Granularity = "element"
     weight_pattern: Pattern | None = None
@@ -166,6 +177,9 @@ class Recipe(BaseModel):
             )
         if values.get("quantize") is not None and values.get("export") is None:
             values["export"] = "onnx"  # where quantized weights are kept
+        if values.get("recover") is None:
+            searches = any(values.get(name) is not None for name in GREEDY)
+            values["recover"] = "distill" if searches else "none"
         if values.get("scorer") is None:
             values["scorer"] = next((s[0] for axis, s in SCORERS.items() if values.get(axis) is not None), None)
         return values
@@ -174,7 +188,7 @@ class Recipe(BaseModel):
     def _is_whole(self) -> Self:
         if not self.axes:
             raise ValueError(
-                "nothing to remove: give heads, ffn, layers, weights, vocab or a target (for example heads=0.3)"
+                "nothing to remove: give heads, ffn, layers, greedy_layers, weights, vocab or a target (for example heads=0.3)"
             )
         if self.refit and not self._refits:
             why = f"engine {self.engine} has none" if self.engine != "native" else "it follows heads and ffn alone"
@@ -196,6 +210,7 @@ class Recipe(BaseModel):
 
     def _check_choices(self) -> None:
         self._check_budget()
+        self._check_greedy()
         if self.layer_choice != "influence" and not isinstance(self.layers, int):
             raise ValueError(f"layer_choice={self.layer_choice} chooses a number of layers: give layers=N")
         if self.weights is None and self.weight_granularity != "element":
@@ -216,6 +231,22 @@ class Recipe(BaseModel):
                 raise ValueError(f"engine textpruner has no pruner for {' or '.join(foreign)}: leave the engine out")
             if self.scorer not in (None, "taylor", "random"):
                 raise ValueError(f"engine textpruner scores by taylor or random, not by {self.scorer}")
+
+    def _check_greedy(self) -> None:
+        if not self.greedy:
+            if self.candidates is not None:
+                raise ValueError("candidates goes with greedy_layers=N or keep_performance=F")
+            return
+        name = next(name for name in GREEDY if getattr(self, name) is not None)
+        foreign = [axis for axis in self.axes if axis not in GREEDY]
+        if foreign:
+            why = "are two ways to choose layers: give one" if foreign[0] == "layers" else "don't go together yet"
+            hint = "" if foreign[0] == "layers" else f": prune the search's checkpoint by {foreign[0]} in a second job"
+            raise ValueError(f"{name} and {foreign[0]} {why}{hint}")
+        if self.engine != "native":
+            raise ValueError(f"engine {self.engine} has no greedy search: leave the engine out")
+        if self.even or self.iterations > 1:
+            raise ValueError(f"{'even' if self.even else 'iterations'} goes with heads and ffn, not with {name}")
 
     def _check_budget(self) -> None:
         given = [name for name in BUDGETS if getattr(self, name) is not None]
@@ -243,6 +274,16 @@ class Recipe(BaseModel):
         return next((name for name in BUDGETS if getattr(self, name) is not None), None)
 
     @property
+    def greedy(self) -> bool:
+        """Whether a greedy search chooses the layers."""
+        return any(getattr(self, name) is not None for name in GREEDY)
+
+    def without_layers(self, removed: Sequence[int]) -> Recipe:
+        """The recipe of a candidate of this greedy search: these layers go, and the rest is recovered as here."""
+        kept = {"recover", "recover_data", "recover_epochs", "recover_rate", "seed"}
+        return Recipe(layers=tuple(removed), **self.model_dump(include=kept))
+
+    @property
     def prunes_units(self) -> bool:
         """Whether heads or neurons go."""
         return self.heads is not None or self.ffn is not None or self.budget is not None
@@ -265,6 +306,8 @@ class Recipe(BaseModel):
         document.pop("refit", None)
         if self.refit != self._refits:
             document["refit"] = self.refit
+        if self.greedy and self.recover == "none":
+            document["recover"] = "none"
         return {**document, "seed": self.seed}
 
     @property

@@ -68,6 +68,8 @@ class Evaluation(Wire):
     min_speedup: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     gate: tuple[str, ...] = ()
     """Further conditions such as ``eval_f1>=0.9``; each is decided by its confidence bound."""
+    selection: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | None = None
+    """Share of the training examples that a greedy search chooses its layers by; None: 0.15, as published."""
     bench_batch: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (1,)
     bench_seq: Annotated[int, Field(ge=4, le=131072)] | None = None
     """Tokens of a timed text; None: 128, or as many as the model takes."""
@@ -121,6 +123,13 @@ class JobCreate(Wire):
     force: bool = False
     """Queue a new job even where an identical one is queued, running or succeeded."""
     environment: Environment | None = None
+
+    @model_validator(mode="after")
+    def _selects(self) -> Self:
+        searched = self.recipe.greedy or isinstance(self.recipe.layers, tuple)
+        if self.evaluation.selection is not None and not searched:
+            raise ValueError("selection is what a greedy search chooses layers by: it goes with greedy_layers=N")
+        return self
 
     @field_validator("tags")
     @classmethod
@@ -271,6 +280,59 @@ class LedgerRow(BaseModel):
     n: int | None = None
 
 
+class CurvePoint(BaseModel):
+    """One epoch of a learning curve; epoch 0 is before any training."""
+
+    epoch: int
+    training_loss: float | None = None
+    validation_loss: float
+
+
+class CandidateRow(BaseModel):
+    """One candidate of a greedy step: the job that tried it, and how good it was on the examples that are chosen by."""
+
+    layer: int
+    job_id: str
+    value: float
+    stderr: float | None = None
+    n: int | None = None
+    curve: list[CurvePoint] = []
+    cpu_seconds: float | None = None
+
+
+class GreedyStep(BaseModel):
+    """One step of a greedy search: the layer that it dropped, and every layer that it tried.
+
+    ``selection`` is what it was chosen by, ``held_out`` the metric on examples that nothing was chosen by, ``kept`` the
+    share of the unpruned model's that this is.
+    """
+
+    step: int
+    layer: int
+    removed: list[int]
+    job_id: str
+    selection: Measure
+    held_out: Measure
+    kept: float
+    accepted: bool
+    """False: the first step that fell below ``keep_performance``; the result is the step before it."""
+    candidates: list[CandidateRow]
+
+
+class SearchRecord(BaseModel):
+    """A greedy search of layers. ``sweep_id`` holds its candidates; layers are numbered as in the original model."""
+
+    metric: str
+    sweep_id: str | None = None
+    steps: list[GreedyStep]
+    removed: list[int]
+    """The layers that the result lacks."""
+    trainings: int
+    """Candidates that were looked at; those that another search had trained before are among them."""
+    cpu_seconds: float
+    """Of all candidates together."""
+
+
 class Result(BaseModel):
     """What a runner hands to the supervisor when every stage is done."""
 
@@ -281,6 +343,10 @@ class Result(BaseModel):
     artifacts: dict[str, str]
     gate: Gate | None = None
     ledger: list[LedgerRow] = []
+    selection: dict[str, Measure] = {}
+    """Of a greedy search's candidate: its metrics on the examples that are chosen by."""
+    search: SearchRecord | None = None
+    """Of a greedy search: step by step."""
     labels: Literal["data", "model", "text"] | None = None
     """Where the loss's labels came from: the data, the unpruned model's own argmax, or the text itself (masked words)."""
     conditions: dict[str, Any] = {}
@@ -315,6 +381,10 @@ class JobView(BaseModel):
     error: ErrorView | None = None
     gate: Gate | None = None
     ledger: list[LedgerRow] = []
+    waits_for: str | None = None
+    """The sweep whose jobs must end before this one goes on: a greedy search and its candidates."""
+    selection: dict[str, dict[str, float | int | None]] = {}
+    search: SearchRecord | None = None
     labels: str | None = None
     metrics: dict[str, dict[str, float | int | None]] = {}
     stages: list[StageRecord] = []

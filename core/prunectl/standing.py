@@ -13,6 +13,7 @@ ReasonCode = Literal[
     "version_skew",
     "quota",
     "backoff",
+    "candidates",
     "ahead",
     "slots_busy",
     "next",

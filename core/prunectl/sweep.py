@@ -93,6 +93,8 @@ class SweepView(BaseModel):
     finished_at: str | None = None
     base: dict[str, Any]
     grid: dict[str, list[Any]]
+    search_id: str | None = None
+    """The greedy search whose candidates these are."""
 
 
 class SweepChange(SweepView):

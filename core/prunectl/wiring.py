@@ -11,6 +11,7 @@ from prunectl.db import migrate
 from prunectl.db.idempotency_store import SqlIdempotencyStore
 from prunectl.db.job_store import SqlJobStore
 from prunectl.db.limit_store import SqlLimitStore
+from prunectl.db.search_store import SqlSearchStore
 from prunectl.db.session import make_engine
 from prunectl.db.standing_store import SqlStandingStore
 from prunectl.db.sweep_store import SqlSweepStore
@@ -26,6 +27,7 @@ from prunectl.jobs.ports import (
     JobEvents,
     JobStore,
     LimitStore,
+    SearchStore,
     StandingStore,
     Storage,
     SweepStore,
@@ -59,6 +61,7 @@ class Services:
     storage: Storage
     secrets: SecretFiles
     engine: Engine
+    searches: SearchStore | None = None
 
 
 def secret_files(settings: Settings) -> SecretFiles:
@@ -93,6 +96,7 @@ def build(settings: Settings) -> Services:
         storage=storage,
         doctor=doctor,
         engine=engine,
+        searches=SqlSearchStore(engine),
     )
 
 
@@ -111,6 +115,7 @@ def assemble(
     storage: Storage,
     doctor: Doctor,
     engine: Engine,
+    searches: SearchStore | None = None,
 ) -> Services:
     """The services over these ports."""
     secrets = secret_files(settings)
@@ -137,7 +142,9 @@ def assemble(
         jobs=jobs,
         sweeps=sweep_service,
         comparisons=ComparisonService(jobs, sweep_service),
-        standings=StandingService(jobs=jobs, standings=standings, limits=limits, workers=workers, settings=settings),
+        standings=StandingService(
+            jobs=jobs, standings=standings, limits=limits, workers=workers, sweeps=sweeps, settings=settings
+        ),
         limits=limits,
         store=store,
         workers=workers,
@@ -147,4 +154,5 @@ def assemble(
         storage=storage,
         secrets=secrets,
         engine=engine,
+        searches=searches,
     )

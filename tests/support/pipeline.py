@@ -40,6 +40,7 @@ def run(
     )
     with open(os.devnull, "wb") as sink:
         result = pipeline.run(assignment, Report(sink.fileno()))
+    assert isinstance(result, Result), "a search needs a queue"
     return result, Path(unquote(urlparse(result.artifacts["checkpoint"]).path))
 
 

@@ -20,6 +20,7 @@ from prunectl.jobs.memory import (
     MemoryTokenStore,
     MemoryWorkerStore,
 )
+from prunectl.jobs.memory_searches import MemorySearchStore
 from prunectl.jobs.memory_standing import MemoryLimitStore, MemoryStandingStore
 from prunectl.jobs.memory_sweeps import MemorySweepStore
 from prunectl.jobs.model import Failure, Lease
@@ -47,10 +48,11 @@ def memory_services(settings: Settings) -> Services:
     for name, secret in SECRETS.items():
         token = Token(id=f"t-{name}", name=name, owner=name, scopes=(SCOPES[name],))
         tokens.add_token(token, hashlib.sha256(secret.encode()).hexdigest())
+    sweeps = MemorySweepStore(store)
     return assemble(
         settings,
         store=store,
-        sweeps=MemorySweepStore(store),
+        sweeps=sweeps,
         standings=MemoryStandingStore(store),
         limits=MemoryLimitStore(store),
         workers=workers,
@@ -61,6 +63,7 @@ def memory_services(settings: Settings) -> Services:
         storage=storage,
         doctor=doctor,
         engine=make_engine("sqlite:///:memory:"),
+        searches=MemorySearchStore(store, sweeps),
     )
 
 

@@ -38,6 +38,7 @@ def create_app(settings: Settings, *, services: Services | None = None, instance
             settings,
             chores=chores(services.store, services.storage, settings),
             events=services.events,
+            searches=services.searches,
         )
         sweeper.start()
         try:

@@ -53,6 +53,10 @@ def recipe_text(item: Item) -> str:
     parts = ["v"] if recipe.get("vocab") else []
     if (layers := recipe.get("layers")) is not None:
         parts.append(f"l{layers}" if isinstance(layers, int) else "l" + ",".join(map(str, layers)) + ",")
+    if (searched := recipe.get("greedy_layers")) is not None:
+        parts.append(f"greedy{searched}")
+    if recipe.get("keep_performance") is not None:
+        parts.append(f"keep{_fraction(recipe['keep_performance'])}")
     parts += [
         f"{letter}{_fraction(recipe[name])}"
         for name, letter in (("heads", "h"), ("ffn", "f"), ("weights", "w"))

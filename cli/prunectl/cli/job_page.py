@@ -16,6 +16,7 @@ def print_page(job: Item) -> None:
     _error(job)
     _metrics(job)
     _ledger(job)
+    _search(job)
     _gate(job)
     _structure(job)
     _stages(job)
@@ -109,6 +110,36 @@ def _ledger(job: Item) -> None:
         ],
         right=range(1, 7),
     )
+
+
+def _search(job: Item) -> None:
+    search = job.get("search")
+    if not search:
+        if job.get("waits_for"):
+            _section("greedy search")
+            write(f"waits for its candidates: prunectl list --sweep {job['waits_for']}")
+        return
+    _section(f"greedy search by {search['metric']}")
+    rows = []
+    for step in search["steps"]:
+        chosen_by, held_out = step["selection"], step["held_out"]
+        rows.append(
+            (
+                str(step["step"]),
+                str(step["layer"]) + ("" if step["accepted"] else " (kept)"),
+                _with_error(chosen_by),
+                _with_error(held_out),
+                f"{step['kept']:.4f}",
+                " ".join(f"{row['layer']}:{row['value']:.4f}" for row in step["candidates"]),
+            )
+        )
+    print_grid(("STEP", "LAYER", "CHOSEN BY", "HELD OUT", "KEEPS", "CANDIDATES"), rows)
+    where = f"; prunectl list --sweep {search['sweep_id']}" if search.get("sweep_id") else ""
+    write(f"{search['trainings']} candidates, {search['cpu_seconds']:.0f} CPU seconds{where}")
+
+
+def _with_error(measure: Item) -> str:
+    return _number(measure["after"]) + (f" ± {_number(measure['stderr'])}" if measure.get("stderr") is not None else "")
 
 
 def _gate(job: Item) -> None:

@@ -121,6 +121,8 @@ def finalise(directory: Path, result: Result, *, model_name: str) -> None:
             "structure": result.structure.model_dump()["layers"],
             "ledger": [row.model_dump(exclude_none=True) for row in result.ledger],
         }
+        if result.search is not None:
+            document["search"] = result.search.model_dump(exclude_none=True)
         manifest.write_manifest(directory, document)
         (directory / "README.md").write_text(
             card.render(document, result, model_name, config["architectures"][0], plain="auto_map" not in config),

@@ -86,5 +86,6 @@ def job_of(row: Mapping[Any, Any]) -> Job:
         finished_at=row["finished_at"],
         cancel_requested_at=row["cancel_requested_at"],
         failure=failure,
+        waits_for=row["waits_for"],
         result=row["result"],
     )

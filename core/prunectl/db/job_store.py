@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Text, and_, cast, insert, or_, select
 from sqlalchemy.sql import Update
 
-from prunectl.db import one_trip, transitions
+from prunectl.db import candidates, one_trip, transitions
 from prunectl.db.bulk import insert_events, insert_new_jobs, live_ids
 from prunectl.db.claiming import NO_LIMIT, best_priority, claim_oldest, counts_of_queues, waiting_owners
 from prunectl.db.job_listing import SORT_VALUE, listing
@@ -287,6 +287,7 @@ class SqlJobStore:
             ):
                 job = _apply(connection, update)
                 if job is not None:
+                    cancel_candidates(connection, [job])
                     return job
             current = _get(connection, job_id)
             if current is not None and current.state.terminal:
@@ -298,6 +299,9 @@ class SqlJobStore:
             job = _apply(connection, transitions.retry(jobs.c.id == job_id))
             if job is None and (current := _get(connection, job_id)) is not None:
                 raise cannot_retry(current)
+            if job is not None:
+                own = transitions.retry(transitions.locked(candidates.without_twin(job.id), *candidates.ENDED_BADLY))
+                change(connection, own)
             return job
 
     def remove(self, job_id: str) -> Job | None:
@@ -342,6 +346,21 @@ def _apply(connection: Connection, update: Update, values: dict[str, Any] | None
     job = job_of(row)
     record_states(connection, [job])
     return job
+
+
+def change(connection: Connection, update: Update) -> list[Job]:
+    """Carry out a guarded transition of any number of jobs and record its events; the jobs as they are now."""
+    changed = [job_of(row) for row in connection.execute(update.returning(jobs)).mappings()]
+    record_states(connection, changed)
+    return changed
+
+
+def cancel_candidates(connection: Connection, searches: Iterable[Job]) -> None:
+    """Cancel what these jobs have queued as searches."""
+    queued_by = candidates.queued_by([job.id for job in searches])
+    # Queued first: a claim in between makes one running, which the second statement then sees.
+    change(connection, transitions.cancel_queued(transitions.locked(queued_by, JobState.QUEUED)))
+    change(connection, transitions.cancel_running(transitions.locked(queued_by, JobState.RUNNING)))
 
 
 def record_states(connection: Connection, changed: Iterable[Job]) -> None:

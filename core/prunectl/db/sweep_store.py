@@ -6,14 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine, and_, func, insert, literal_column, or_, select, union_all
-from sqlalchemy.sql import Update
 
 from prunectl.db import transitions
 from prunectl.db.job_listing import ids_of_sweep
-from prunectl.db.job_rows import job_of
-from prunectl.db.job_store import SqlJobStore, record_states
+from prunectl.db.job_store import SqlJobStore, cancel_candidates, change
 from prunectl.db.session import reading, writing
 from prunectl.db.tables import LIVE, db_now, jobs, sweep_links, sweeps
+from prunectl.db.transitions import locked
 from prunectl.jobs.model import Job, JobState
 from prunectl.jobs.ports import Added, NewJob, NewSweep, Sweep
 
@@ -29,16 +28,9 @@ class SqlSweepStore:
 
     def add_sweep(self, sweep: NewSweep, jobs: Sequence[NewJob], *, force: bool = False) -> list[Added]:
         with writing(self._engine) as connection:
-            connection.execute(
-                insert(sweeps).values(
-                    id=sweep.id, owner=sweep.owner, name=sweep.name, spec=sweep.spec, created_at=db_now()
-                )
-            )
+            insert_sweep(connection, sweep)
             added = self._jobs.add_within(connection, jobs, force=force)
-            shared = {item.job.id for item in added if item.job.sweep_id != sweep.id}
-            if shared:
-                links = [{"sweep_id": sweep.id, "job_id": job_id} for job_id in sorted(shared)]
-                connection.execute(insert(sweep_links), links)
+            link_shared(connection, sweep.id, added)
             return added
 
     def sweep(self, sweep_id: str) -> Sweep | None:
@@ -70,13 +62,15 @@ class SqlSweepStore:
         created = jobs.c.sweep_id == sweep_id
         with writing(self._engine) as connection:
             # Queued first: a claim in between makes one running, which the second statement then sees.
-            cancelled = self._change(connection, transitions.cancel_queued(_locked(created, JobState.QUEUED)))
-            return cancelled + self._change(connection, transitions.cancel_running(_locked(created, JobState.RUNNING)))
+            cancelled = change(connection, transitions.cancel_queued(locked(created, JobState.QUEUED)))
+            cancelled += change(connection, transitions.cancel_running(locked(created, JobState.RUNNING)))
+            cancel_candidates(connection, cancelled)
+            return cancelled
 
     def retry_sweep(self, sweep_id: str, states: Sequence[JobState]) -> list[Job]:
         own = jobs.c.id.in_(ids_of_sweep(sweep_id))
         with writing(self._engine) as connection:
-            return self._change(connection, transitions.retry(_locked(own, *states)))
+            return change(connection, transitions.retry(locked(own, *states)))
 
     def count_identical(self, owner: str, digests: Sequence[str]) -> int:
         wanted, found = sorted(set(digests)), 0
@@ -90,20 +84,28 @@ class SqlSweepStore:
                 ) or 0  # fmt: skip
         return found
 
-    @staticmethod
-    def _change(connection: Connection, update: Update) -> list[Job]:
-        changed = [job_of(row) for row in connection.execute(update.returning(jobs)).mappings()]
-        record_states(connection, changed)
-        return changed
+
+def insert_sweep(connection: Connection, sweep: NewSweep) -> None:
+    connection.execute(
+        insert(sweeps).values(
+            id=sweep.id,
+            owner=sweep.owner,
+            name=sweep.name,
+            spec=sweep.spec,
+            created_at=db_now(),
+            search_id=sweep.search_id,
+        )
+    )
 
 
-def _locked(which: Any, *states: JobState) -> Any:
-    """The rows' ids, taken in one order: two of these at once must not wait for each other's rows.
-
-    A subquery that locks is for PostgreSQL; SQLite has one writer and leaves FOR UPDATE out.
-    """
-    chosen = select(jobs.c.id).where(which, jobs.c.state.in_(states)).order_by(jobs.c.id).with_for_update()
-    return jobs.c.id.in_(chosen.scalar_subquery())
+def link_shared(connection: Connection, sweep_id: str, added: Iterable[Added]) -> None:
+    """Note which jobs of a sweep were there before it; a link that exists already stays."""
+    shared = {item.job.id for item in added if item.job.sweep_id != sweep_id}
+    known = select(sweep_links.c.job_id).where(sweep_links.c.sweep_id == sweep_id)
+    if shared:
+        shared -= set(connection.scalars(known))
+    if shared:
+        connection.execute(insert(sweep_links), [{"sweep_id": sweep_id, "job_id": job_id} for job_id in sorted(shared)])
 
 
 def _with_counts(connection: Connection, rows: Sequence[Any]) -> list[Sweep]:
@@ -152,4 +154,5 @@ def _sweep_of(row: Any, groups: Iterable[Any]) -> Sweep:
         progress_sum=sum(group["progress"] for group in groups if group["state"] == JobState.RUNNING),
         started_at=min(started, default=None),
         finished_at=max(finished, default=None),
+        search_id=row["search_id"],
     )

@@ -102,6 +102,8 @@ jobs = Table(
     Column("lease_until", Seconds),
     Column("not_before", Seconds, nullable=False),
     Column("cancel_requested_at", Seconds),
+    # The sweep of a queued search's candidates; no job is claimed while it has one.
+    Column("waits_for", Id),
     Column("worker", String(200)),
     Column("device", String(64)),
     Column("created_at", Seconds, nullable=False),
@@ -135,6 +137,8 @@ Index(
 _running = text("state = 'running'")
 Index("ix_jobs_lease_until", jobs.c.lease_until, postgresql_where=_running, sqlite_where=_running)
 Index("ix_jobs_running_owner", jobs.c.owner, postgresql_where=_running, sqlite_where=_running)
+_waiting = text("waits_for IS NOT NULL")
+Index("ix_jobs_waits_for", jobs.c.waits_for, postgresql_where=_waiting, sqlite_where=_waiting)
 Index("uq_jobs_dedupe", jobs.c.owner, jobs.c.dedupe_key, unique=True, postgresql_where=LIVE, sqlite_where=LIVE)
 
 sweeps = Table(
@@ -145,7 +149,10 @@ sweeps = Table(
     Column("name", String(200)),
     Column("spec", StoredJson, nullable=False),
     Column("created_at", Seconds, nullable=False),
+    # The job whose candidates these are: a search's sweep grows from step to step.
+    Column("search_id", Id),
 )
+Index("uq_sweeps_search_id", sweeps.c.search_id, unique=True)
 Index("ix_sweeps_owner", sweeps.c.owner, sweeps.c.id.desc())
 
 # Jobs that a sweep found instead of queueing them; those that it queued name it in jobs.sweep_id.

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, and_, case, cast, func, literal, literal_column, null, or_
+from sqlalchemy import ColumnElement, Text, and_, case, cast, func, literal, literal_column, null, or_, select
 from sqlalchemy.sql import Update
 
 from prunectl.db.tables import db_now, jobs
 from prunectl.errors import FailureClass
-from prunectl.jobs.model import BACKOFF_SECONDS, Failure, JobState, Lease
+from prunectl.jobs.model import BACKOFF_SECONDS, NEVER, Failure, JobState, Lease
 
 _NO_LEASE: dict[str, Any] = {"lease_token": None, "lease_until": None}
 _IDLE: dict[str, Any] = {**_NO_LEASE, "worker": None, "stage": None, "progress": 0.0}
@@ -30,6 +30,15 @@ def holds_lease(lease: Lease) -> ColumnElement[bool]:
         jobs.c.attempt == lease.attempt,
         jobs.c.lease_token == lease.token,
     )
+
+
+def locked(which: ColumnElement[bool], *states: JobState) -> ColumnElement[bool]:
+    """The rows' ids, taken in one order: two of these at once must not wait for each other's rows.
+
+    A subquery that locks is for PostgreSQL; SQLite has one writer and leaves FOR UPDATE out.
+    """
+    chosen = select(jobs.c.id).where(which, jobs.c.state.in_(states)).order_by(jobs.c.id).with_for_update()
+    return jobs.c.id.in_(chosen.scalar_subquery())
 
 
 def claimable() -> ColumnElement[bool]:
@@ -55,6 +64,7 @@ def claim(job_id: Any, *, worker: Any, device: Any, token: Any, lease_seconds: A
             stage=None,
             progress=0.0,
             started_at=db_now(),
+            waits_for=None,
             **_failure(None),
         )
     )
@@ -131,11 +141,40 @@ def hand_back(lease: Lease) -> Update:
     )
 
 
+def wait_for(lease: Lease, sweep_id: str) -> Update:
+    cancelled = jobs.c.cancel_requested_at.is_not(None)
+    return (
+        jobs.update()
+        .where(holds_lease(lease))
+        .values(
+            **_NO_LEASE,
+            state=case((cancelled, JobState.CANCELLED.value), else_=JobState.QUEUED.value),
+            not_before=case((cancelled, jobs.c.not_before), else_=literal(NEVER)),
+            waits_for=case((cancelled, null()), else_=literal(sweep_id)),
+            finished_at=case((cancelled, db_now()), else_=jobs.c.finished_at),
+            worker=case((cancelled, jobs.c.worker), else_=null()),
+            stage=case((cancelled, jobs.c.stage), else_=null()),
+            progress=case((cancelled, jobs.c.progress), else_=0.0),
+        )
+    )
+
+
+def wake(which: ColumnElement[bool]) -> Update:
+    waits = and_(in_state(JobState.QUEUED), jobs.c.waits_for.is_not(None))
+    return jobs.update().where(which, waits).values(waits_for=None, not_before=db_now())
+
+
 def cancel_queued(which: ColumnElement[bool]) -> Update:
     return (
         jobs.update()
         .where(which, in_state(JobState.QUEUED))
-        .values(**_NO_LEASE, state=JobState.CANCELLED, finished_at=db_now(), cancel_requested_at=db_now())
+        .values(
+            **_NO_LEASE,
+            state=JobState.CANCELLED,
+            finished_at=db_now(),
+            cancel_requested_at=db_now(),
+            waits_for=None,
+        )
     )
 
 

@@ -19,7 +19,7 @@ PRIMARY_METRIC = {
 }
 CONFIDENCE = 0.95
 Z = NormalDist().inv_cdf(CONFIDENCE)
-_LOWER_IS_BETTER = frozenset({"eval_loss", "eval_perplexity"})
+LOWER_IS_BETTER = frozenset({"eval_loss", "eval_perplexity"})
 
 
 def primary_metric(task: str, metrics: Mapping[str, Measure], asked: str | None = None) -> str:
@@ -87,5 +87,5 @@ def _estimate(name: str, metrics: Mapping[str, Measure]) -> tuple[float | None, 
         return measure.after, measure.stderr
     if measure.before is None:
         return None, None
-    worse = 1 if name.removesuffix(DROP) in _LOWER_IS_BETTER else -1
+    worse = 1 if name.removesuffix(DROP) in LOWER_IS_BETTER else -1
     return worse * (measure.after - measure.before), measure.difference_stderr

@@ -14,6 +14,8 @@ def state_data(job: Job) -> dict[str, Any]:
         data["worker"] = job.worker
         if job.cancel_requested_at is not None:
             data["cancel_requested"] = True
+    if job.waits_for is not None:
+        data["waits_for"] = job.waits_for
     if job.failure is not None and job.state in (JobState.QUEUED, JobState.FAILED):
         data["error"] = {"code": job.failure.code, "message": job.failure.message}
     return data

@@ -51,6 +51,8 @@ class MemoryJobStore:
         self.lock = threading.RLock()
         self.links: dict[str, set[str]] = {}
         """Ids of jobs that a sweep shares, by the sweep's."""
+        self.searches: dict[str, str] = {}
+        """The sweep of a search's candidates, by the search's id."""
         self.limits: dict[str, int] = {}
         """How many jobs an owner may have running."""
         self._jobs: dict[str, Job] = {}
@@ -207,18 +209,18 @@ class MemoryJobStore:
             return Beat(cancel_requested=renewed.cancel_requested_at is not None)
 
     def succeed(self, lease: Lease, result: dict[str, Any]) -> bool:
-        return self._move(lease.job_id, lambda job: model.succeed(job, lease, result, now=self.now())) is not None
+        return self.move(lease.job_id, lambda job: model.succeed(job, lease, result, now=self.now())) is not None
 
     def fail(self, lease: Lease, failure: Failure) -> Job | None:
-        return self._move(lease.job_id, lambda job: model.fail(job, lease, failure, now=self.now()))
+        return self.move(lease.job_id, lambda job: model.fail(job, lease, failure, now=self.now()))
 
     def acknowledge_cancel(self, lease: Lease) -> bool:
-        return self._move(lease.job_id, lambda job: model.acknowledge_cancel(job, lease, now=self.now())) is not None
+        return self.move(lease.job_id, lambda job: model.acknowledge_cancel(job, lease, now=self.now())) is not None
 
     def hand_back(self, lease: Lease) -> bool:
-        return self._move(lease.job_id, lambda job: model.hand_back(job, lease, now=self.now())) is not None
+        return self.move(lease.job_id, lambda job: model.hand_back(job, lease, now=self.now())) is not None
 
-    def _move(self, job_id: str, transition: Callable[[Job], Job]) -> Job | None:
+    def move(self, job_id: str, transition: Callable[[Job], Job]) -> Job | None:
         """Carry out a transition; None where there is no such job or the guard does not hold."""
         with self.lock:
             job = self._jobs.get(job_id)
@@ -232,17 +234,28 @@ class MemoryJobStore:
 
     def cancel(self, job_id: str) -> Job | None:
         with self.lock:
-            moved = self._move(job_id, lambda job: model.cancel(job, now=self.now()))
+            moved = self.move(job_id, lambda job: model.cancel(job, now=self.now()))
             if moved is None and job_id in self._jobs:
                 raise already_ended(self._jobs[job_id])
+            self.cancel_candidates(job_id)
             return moved
 
     def retry(self, job_id: str) -> Job | None:
         with self.lock:
-            moved = self._move(job_id, lambda job: model.retry(job, now=self.now()))
+            moved = self.move(job_id, lambda job: model.retry(job, now=self.now()))
             if moved is None and job_id in self._jobs:
                 raise cannot_retry(self._jobs[job_id])
+            for job in sorted(self.of_sweep(self.searches.get(job_id, "")), key=lambda job: job.id, reverse=True):
+                if job.state.terminal and not self.has_identical(job.owner, job.digest):
+                    self.move(job.id, lambda job: model.retry(job, now=self.now()))
             return moved
+
+    def cancel_candidates(self, search_id: str) -> None:
+        """Cancel what a search has queued itself and has not ended."""
+        sweep_id = self.searches.get(search_id)
+        for job in list(self._jobs.values()):
+            if sweep_id is not None and job.sweep_id == sweep_id and not job.state.terminal:
+                self.move(job.id, lambda job: model.cancel(job, now=self.now()))
 
     def remove(self, job_id: str) -> Job | None:
         with self.lock:

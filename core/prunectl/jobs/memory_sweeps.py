@@ -20,11 +20,25 @@ class MemorySweepStore:
     def add_sweep(self, sweep: NewSweep, jobs: Sequence[NewJob], *, force: bool = False) -> list[Added]:
         with self._jobs.lock:
             added = self._jobs.add(jobs, force=force)
-            self._jobs.links[sweep.id] = {item.job.id for item in added if item.job.sweep_id != sweep.id}
-            self._sweeps[sweep.id] = Sweep(
-                id=sweep.id, owner=sweep.owner, spec=sweep.spec, name=sweep.name, created_at=self._jobs.now()
-            )
+            self.keep(sweep, added)
             return added
+
+    def keep(self, sweep: NewSweep, added: Sequence[Added]) -> None:
+        """Make the sweep, or let it grow."""
+        with self._jobs.lock:
+            shared = {item.job.id for item in added if item.job.sweep_id != sweep.id}
+            self._jobs.links[sweep.id] = self._jobs.links.get(sweep.id, set()) | shared
+            self._sweeps.setdefault(
+                sweep.id,
+                Sweep(
+                    id=sweep.id,
+                    owner=sweep.owner,
+                    spec=sweep.spec,
+                    name=sweep.name,
+                    created_at=self._jobs.now(),
+                    search_id=sweep.search_id,
+                ),
+            )
 
     def sweep(self, sweep_id: str) -> Sweep | None:
         with self._jobs.lock:

@@ -80,6 +80,8 @@ class Job:
     finished_at: float | None = None
     cancel_requested_at: float | None = None
     failure: Failure | None = None
+    waits_for: str | None = None
+    """A queued search's sweep of candidates, of which some haven't ended: it can't be claimed before they have."""
     result: dict[str, Any] | None = None
     """A `prunectl.schemas.Result` as JSON, of the attempt that succeeded."""
 
@@ -93,6 +95,9 @@ class Job:
 class TransitionRefused(Exception):
     """The guard did not hold: someone else moved the job first. The caller writes nothing and stops."""
 
+
+NEVER = 253_402_300_799.0
+"""The end of the year 9999: ``not_before`` of a job that waits for others, so that a claim needs no condition more."""
 
 # How long a failed attempt waits before it is tried again, by class; None: it is final at once.
 # ``lost``: 0, 5, 10, then at most 60 s. The last number repeats.
@@ -147,6 +152,7 @@ def claim(job: Job, *, worker: str, device: str, token: str, now: float, lease_s
         progress=0.0,
         started_at=now,
         failure=None,
+        waits_for=None,  # an older service that retries a waiting search knows nothing of it
     )
 
 
@@ -180,6 +186,20 @@ def hand_back(job: Job, lease: Lease, *, now: float) -> Job:
     if job.cancel_requested_at is not None:
         return _ended(job, JobState.CANCELLED, now)
     return _requeued(job, not_before=now)
+
+
+def wait_for(job: Job, lease: Lease, sweep_id: str, *, now: float) -> Job:
+    """running -> queued until the jobs of a sweep have ended: a search and its candidates. No failure is counted."""
+    _guard(_holds_lease(job, lease), job, "wait_for")
+    if job.cancel_requested_at is not None:
+        return _ended(job, JobState.CANCELLED, now)
+    return replace(_requeued(job, not_before=NEVER), waits_for=sweep_id)
+
+
+def wake(job: Job, *, now: float) -> Job:
+    """queued -> queued, and claimable: what the job waits for has ended."""
+    _guard(job.state is JobState.QUEUED and job.waits_for is not None, job, "wake")
+    return replace(job, waits_for=None, not_before=now)
 
 
 def cancel(job: Job, *, now: float) -> Job:
@@ -216,7 +236,7 @@ def retry(job: Job, *, now: float) -> Job:
 
 
 def _ended(job: Job, state: JobState, now: float) -> Job:
-    return replace(job, state=state, lease_token=None, lease_until=None, finished_at=now)
+    return replace(job, state=state, lease_token=None, lease_until=None, finished_at=now, waits_for=None)
 
 
 def _requeued(job: Job, *, not_before: float) -> Job:

@@ -50,6 +50,8 @@ class NewSweep:
     owner: str
     spec: dict[str, Any]
     name: str | None = None
+    search_id: str | None = None
+    """The job whose candidates these are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,16 @@ class Sweep:
     started_at: float | None = None
     finished_at: float | None = None
     """Of the first job to start and the last to end."""
+    search_id: str | None = None
+    """The job whose candidates these are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The jobs that a search has queued, or found, so far."""
+
+    sweep_id: str
+    jobs: list[Job]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,11 +223,14 @@ class JobStore(Protocol):
     def hand_back(self, lease: Lease) -> bool: ...
 
     def cancel(self, job_id: str) -> Job | None:
-        """The job as it is now; None if there is none. Raises Conflict where it has ended."""
+        """The job as it is now; None if there is none. Raises Conflict where it has ended.
+
+        What a search has queued is cancelled with it.
+        """
         ...
 
     def retry(self, job_id: str) -> Job | None:
-        """Raises Conflict where it is neither failed nor cancelled."""
+        """Raises Conflict where it is neither failed nor cancelled. A search's candidates that are either go with it."""
         ...
 
     def remove(self, job_id: str) -> Job | None:
@@ -285,6 +300,25 @@ class SweepStore(Protocol):
 
     def count_identical(self, owner: str, digests: Sequence[str]) -> int:
         """How many of ``digests`` belong to a queued, running or succeeded job of ``owner``."""
+        ...
+
+
+class SearchStore(Protocol):
+    """Searches and their candidates: jobs that wait for jobs. To cancel or retry a search does so with its candidates."""
+
+    def candidates(self, search_id: str) -> Candidates | None:
+        """All candidates of the job ``search_id``, of every state; None before it has queued any."""
+        ...
+
+    def wait_for(self, lease: Lease, sweep: NewSweep, jobs: Sequence[NewJob]) -> list[Added] | None:
+        """Queue ``jobs`` as candidates in the search's ``sweep`` (made here at the first time) and the search behind
+        them, in one transaction; identical jobs that exist are shared. None, and nothing written, for a stale lease; an
+        empty list, and nothing queued, where the search was cancelled meanwhile.
+        """
+        ...
+
+    def wake(self) -> list[Job]:
+        """Make every search claimable whose candidates have all ended; the searches, as they are now."""
         ...
 
 

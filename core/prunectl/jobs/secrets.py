@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -28,6 +29,13 @@ class SecretFiles:
             return self.path(job_id).read_text()
         except FileNotFoundError:
             return None
+
+    def share(self, job_id: str, others: Iterable[str]) -> None:
+        """Keep the job's token, if it has one, for other jobs of the same submitter, too."""
+        token = self.read(job_id)
+        for other in others:
+            if token is not None:
+                self.keep(other, token)
 
     def drop(self, job_id: str) -> None:
         self.path(job_id).unlink(missing_ok=True)

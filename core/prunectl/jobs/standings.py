@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prunectl.jobs.caller import Caller
-from prunectl.jobs.ports import LimitStore, OwnerLoad, StandingStore, WorkerStore
+from prunectl.jobs.ports import LimitStore, OwnerLoad, StandingStore, SweepStore, WorkerStore
 from prunectl.jobs.service import JobService
 from prunectl.jobs.sweeper import alive_within_seconds
 from prunectl.jobs.why import reasons
@@ -22,8 +22,10 @@ class StandingService:
         standings: StandingStore,
         limits: LimitStore,
         workers: WorkerStore,
+        sweeps: SweepStore,
         settings: Settings,
     ) -> None:
+        self._sweeps = sweeps
         self._jobs = jobs
         self._standings = standings
         self._limits = limits
@@ -39,7 +41,9 @@ class StandingService:
         if standing is None:
             raise self._jobs.removed(ref)
         alive = self._workers.workers(alive_within_seconds=alive_within_seconds(self._settings))
-        return Explanation(id=job.id, state=job.state.value, reasons=reasons(job, standing, alive, version()))
+        waits_for = None if job.waits_for is None else self._sweeps.sweep(job.waits_for)
+        found = reasons(job, standing, alive, version(), waits_for)
+        return Explanation(id=job.id, state=job.state.value, reasons=found)
 
     def quotas(self, caller: Caller) -> QuotaPage:
         """The caller's own quota; for an admin that of every owner with a limit or an active job."""

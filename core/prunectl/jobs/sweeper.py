@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from prunectl.errors import PrunectlError
-from prunectl.jobs.ports import Doorbell, JobEvents, JobStore, NoJobEvents, Worker, WorkerStore
+from prunectl.jobs.ports import Doorbell, JobEvents, JobStore, NoJobEvents, SearchStore, Worker, WorkerStore
 from prunectl.jobs.ringing import MAX_RINGS, ring_count
 from prunectl.settings import Settings
 
@@ -51,10 +51,12 @@ class Sweeper(threading.Thread):
         announce: Worker | None = None,
         chores: Sequence[Callable[[], object]] = (),
         events: JobEvents | None = None,
+        searches: SearchStore | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         super().__init__(name="sweeper", daemon=True)
         self._chance = chance
+        self._searches = searches
         self._store = store
         self._workers = workers
         self._doorbell = doorbell
@@ -101,6 +103,8 @@ class Sweeper(threading.Thread):
         for job in swept:
             logger.warning("job %s: lease of attempt %d expired, now %s", job.id, job.attempt, job.state)
             self._events.ended(job)
+        if self._searches is not None:
+            self._searches.wake()
         self._ring()
         self._workers.forget_silent(FORGET_SECONDS)
         return len(swept)

@@ -206,4 +206,5 @@ def view_of_sweep(sweep: Sweep) -> SweepView:
         finished_at=None if sweep.finished_at is None or state in ("queued", "running") else iso(sweep.finished_at),
         base=sweep.spec["base"],
         grid=sweep.spec["grid"],
+        search_id=sweep.search_id,
     )

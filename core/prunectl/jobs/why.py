@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prunectl.jobs.model import Job, JobState
-from prunectl.jobs.ports import Standing, Worker
+from prunectl.jobs.ports import Standing, Sweep, Worker
 from prunectl.jobs.views import iso
 from prunectl.standing import Reason
 
 
-def reasons(job: Job, standing: Standing, alive: Sequence[Worker], version: str) -> list[Reason]:
+def reasons(
+    job: Job, standing: Standing, alive: Sequence[Worker], version: str, waits_for: Sweep | None = None
+) -> list[Reason]:
     """What holds ``job`` back, the heaviest first; where it runs; or how it ended. Never empty.
 
-    ``alive`` are all workers that showed themselves lately, ``version`` is this service's.
+    ``alive`` are all workers that showed themselves lately, ``version`` is this service's,
+    ``waits_for`` the sweep of a search's candidates that it waits for.
     """
+    if job.waits_for is not None:
+        return [_candidates(job.waits_for, waits_for)]
     if job.state is JobState.QUEUED:
         return _waiting(job, standing, [w for w in alive if job.queue in w.queues], alive, version)
     if job.state is JobState.RUNNING:
@@ -64,6 +69,18 @@ def _waiting(
         message = f"nothing holds it back: the next free slot of the queue {job.queue} takes it"
         found.append(Reason(code="next", message=message, data={"queue": job.queue, "slots": slots}))
     return [*found, *_skew(serving, version)]
+
+
+def _candidates(sweep_id: str, sweep: Sweep | None) -> Reason:
+    counts = {} if sweep is None else sweep.counts
+    total = sum(counts.values())
+    left = sum(number for state, number in counts.items() if not state.terminal)
+    return Reason(
+        code="candidates",
+        message=f"waits for {left} of the {total} candidates that its search has queued so far",
+        hint=f"prunectl list --sweep {sweep_id} shows them; it goes on by itself when the last has ended",
+        data={"sweep_id": sweep_id, **{state.value: number for state, number in counts.items()}},
+    )
 
 
 def _backoff(job: Job, now: float) -> Reason:

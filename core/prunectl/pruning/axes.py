@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunectl.errors import InvalidInput
-from prunectl.pruning import budgets, depth, planning
+from prunectl.pruning import budgets, depth, greedy, planning
 from prunectl.pruning.architectures import architecture_of, family_of, shape_of
 from prunectl.pruning.planning import Planned, Shares
 from prunectl.pruning.sizes import ModelShape
@@ -78,6 +78,8 @@ def plan(config: Mapping[str, Any], recipe: Recipe, seq: int = 128) -> AxesPlan:
         notes.append("counts are exact in total; parameters and MACs assume the same share in each layer")
     if removed and len(depth.stacks_of(config)) > 1 and isinstance(recipe.layers, int):
         notes.append("which of the stacks loses the layers is known once they have been scored")
+    if recipe.greedy:
+        notes += greedy.notes(config, recipe)
     return AxesPlan(
         config=smaller,
         layers_total=layers_total or sum(stack.layers for stack in depth.stacks_of(config)),

@@ -56,6 +56,8 @@ def count(config: Mapping[str, Any], recipe: Recipe) -> int:
 
     Raises InvalidInput, naming the nearest that can be met: each stack keeps a layer, and an index must name one.
     """
+    if recipe.greedy:
+        return _most_of_search(config, recipe)
     if recipe.layers is None:
         return 0
     stacks = stacks_of(config)
@@ -89,6 +91,29 @@ def count(config: Mapping[str, Any], recipe: Recipe) -> int:
     return len(recipe.layers)
 
 
+def _most_of_search(config: Mapping[str, Any], recipe: Recipe) -> int:
+    """How many layers a greedy search removes at most."""
+    stacks = stacks_of(config)
+    most = sum(stack.layers for stack in stacks) - len(stacks)
+    if any(stack.shared for stack in stacks):
+        raise InvalidInput(
+            "greedy_layers: the model's layers are one set of weights, so there is nothing to choose; use layers=N",
+            field="greedy_layers",
+            value=recipe.greedy_layers,
+        )
+    if recipe.greedy_layers is None:
+        return most
+    if recipe.greedy_layers > most:
+        where = "it keeps one" if len(stacks) == 1 else "each stack keeps one"
+        raise InvalidInput(
+            f"greedy_layers={recipe.greedy_layers}: the model has {most + len(stacks)} layers, and {where} at least; "
+            f"nearest that can be met: greedy_layers={most}",
+            field="greedy_layers",
+            value=recipe.greedy_layers,
+        )
+    return recipe.greedy_layers
+
+
 def choose(config: Mapping[str, Any], recipe: Recipe, influence: Sequence[float] | None = None) -> tuple[int, ...]:
     """The numbers of the layers that the recipe removes, ascending.
 
@@ -114,8 +139,8 @@ def choose(config: Mapping[str, Any], recipe: Recipe, influence: Sequence[float]
 
 
 def first_choice(config: Mapping[str, Any], recipe: Recipe) -> tuple[int, ...]:
-    """As `choose`, but where influence would have to be measured first the layers nearest the output stand for them."""
-    if isinstance(recipe.layers, int) and recipe.layer_choice == "influence":
+    """As `choose`, but where the model would have to be measured first the layers nearest the output stand for them."""
+    if recipe.greedy or (isinstance(recipe.layers, int) and recipe.layer_choice == "influence"):
         recipe = recipe.model_copy(update={"layer_choice": "top"})
     return choose(config, recipe)
 

@@ -10,10 +10,12 @@ from sqlalchemy import Engine, text
 from prunectl.db import migrate
 from prunectl.db.job_store import SqlJobStore
 from prunectl.db.limit_store import SqlLimitStore
+from prunectl.db.search_store import SqlSearchStore
 from prunectl.db.session import make_engine
 from prunectl.db.standing_store import SqlStandingStore
 from prunectl.db.sweep_store import SqlSweepStore
 from prunectl.db.tables import metadata
+from support.search_stores import SearchStoreContract
 from support.servers import fresh_database
 from support.standing_stores import StandingContract
 from support.stores import JobStoreContract, add
@@ -76,3 +78,19 @@ def test_sessions_that_the_server_ends_are_replaced(migrated: Engine) -> None:
             )
         )
     assert store.get(job.id) == job
+
+
+class TestPostgresSearchStore(SearchStoreContract):
+    @pytest.fixture
+    def store(self, migrated: Engine) -> SqlJobStore:
+        with migrated.begin() as connection:
+            connection.execute(text(f"TRUNCATE {', '.join(metadata.tables)}"))
+        return SqlJobStore(migrated)
+
+    @pytest.fixture
+    def sweeps(self, store: SqlJobStore, migrated: Engine) -> SqlSweepStore:
+        return SqlSweepStore(migrated)
+
+    @pytest.fixture
+    def searches(self, store: SqlJobStore, migrated: Engine) -> SqlSearchStore:
+        return SqlSearchStore(migrated)

@@ -9,8 +9,8 @@ import pytest
 
 from prunectl.errors import FailureClass
 from prunectl.jobs.memory import MemoryJobStore
-from prunectl.jobs.model import Failure, Job, JobState
-from prunectl.jobs.ports import Standing, Worker
+from prunectl.jobs.model import NEVER, Failure, Job, JobState
+from prunectl.jobs.ports import Standing, Sweep, Worker
 from prunectl.jobs.why import reasons
 from support.stores import add
 
@@ -119,3 +119,11 @@ def test_ended(job: Job) -> None:
     missed = replace(won, result={"gate": {"passed": False, "conditions": [condition]}})
     assert codes(missed) == ["succeeded", "gate_failed"]
     assert "eval_accuracy 0.6 is not >= 0.7" in reasons(missed, FREE, (), "1.0")[1].message
+
+
+def test_a_search_waits_for_its_candidates(job: Job) -> None:
+    counts = {JobState.RUNNING: 2, JobState.QUEUED: 1, JobState.SUCCEEDED: 3}
+    sweep = Sweep("s1", "ada", {}, None, 0.0, counts=counts, search_id=job.id)
+    [reason] = reasons(replace(job, waits_for="s1", not_before=NEVER), FREE, (CPU,), "1.0", sweep)
+    assert (reason.code, reason.data["sweep_id"], reason.data["running"]) == ("candidates", "s1", 2)
+    assert reason.message == "waits for 3 of the 6 candidates that its search has queued so far"

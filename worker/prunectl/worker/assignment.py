@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from prunectl.storage.layout import run_name
@@ -30,6 +30,8 @@ class Assignment:
     zoo_roots: tuple[str, ...] = ()
     embedded: bool = False
     hub_token_file: str | None = None
+    candidates: list[dict[str, Any]] = field(default_factory=list)
+    """Of a greedy search: the candidates that have ended well, as `prunectl.jobs.searches.known` tells of them."""
     log_level: str = "info"
     log_format: str = "console"
 
@@ -54,7 +56,7 @@ class Envelope:
     def from_json(cls, line: bytes) -> Envelope:
         """Raises KeyError or TypeError for a line that another version wrote."""
         raw = json.loads(line)
-        known = {field.name for field in fields(Assignment)}
+        known = {each.name for each in fields(Assignment)}
         given = {name: value for name, value in raw["assignment"].items() if name in known}
         assignment = Assignment(**{**given, "zoo_roots": tuple(given.get("zoo_roots", ()))})
         return cls(assignment, raw["report_fd"], raw["parent_pid"])

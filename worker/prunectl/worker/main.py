@@ -13,6 +13,7 @@ from typing import Any
 
 from prunectl.db import migrate
 from prunectl.db.job_store import SqlJobStore
+from prunectl.db.search_store import SqlSearchStore
 from prunectl.db.session import make_engine
 from prunectl.db.worker_store import SqlWorkerStore
 from prunectl.dispatch import QUEUES, CeleryDoorbell, job_events, make_app, node_name
@@ -76,6 +77,7 @@ def serve(
         announce=me,
         chores=[*chores(store, storage, settings), lambda: collect_scratch(settings.home / "scratch")],
         events=job_events(settings, me.name),
+        searches=SqlSearchStore(engine),
     )
     watchdog = Watchdog(store, me.queues, board, stop, doorbell.ping, settings)
     watchdog.start()
@@ -160,6 +162,7 @@ def _serve_one_in(
                 stop,
                 runner=runner,
                 events=job_events(settings, me.name),
+                searches=SqlSearchStore(make_engine(settings.database)),
             )
         with board.woken(_slot_index()):
             return made[pid].serve_one()

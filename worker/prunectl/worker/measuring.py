@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from prunectl.evaluation import encoding, latency, macs, quality
+from prunectl.evaluation.data import Example
 from prunectl.schemas import Evaluation, Measure
 from prunectl.worker.report import Report
 from prunectl.worker.source import Source
@@ -36,13 +38,18 @@ def weight_bytes(directory: Path) -> int:
 
 
 def quality_of(
-    model: PreTrainedModel, source: Source, seed: int, reference: quality.Reference
+    model: PreTrainedModel,
+    source: Source,
+    seed: int,
+    reference: quality.Reference,
+    examples: Sequence[Example] | None = None,
 ) -> dict[str, quality.Quality]:
+    """On the evaluation examples, or on ``examples``, of which ``reference`` is what the unpruned model said."""
     return quality.evaluate(
         model,
         source.tokenizer,
         source.task,
-        source.evaluation,
+        source.evaluation if examples is None else examples,
         max_length=source.max_length,
         batch_size=BATCH_SIZE,
         seed=seed,

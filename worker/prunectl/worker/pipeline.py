@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -17,17 +18,17 @@ from prunectl.checkpoints import load as checkpoint_load
 from prunectl.checkpoints import save as checkpoint_save
 from prunectl.evaluation import data, encoding, gates, quality
 from prunectl.evaluation.objectives import objective_for
-from prunectl.recipe import BUDGETS
+from prunectl.recipe import BUDGETS, Recipe
 from prunectl.recovery.recover import recover
 from prunectl.schemas import JobCreate, Measure, Result
 from prunectl.storage import open_storage
-from prunectl.worker import exporting, steps
+from prunectl.worker import exporting, greedy_search, selection, steps
 from prunectl.worker.assignment import Assignment
 from prunectl.worker.measuring import BATCH_SIZE, batches, benchmark, counts, figures, merged, quality_of, weight_bytes
 from prunectl.worker.progress_files import TrainingKeeper
-from prunectl.worker.provenance import machine, provenance, versions
+from prunectl.worker.provenance import cpu_seconds, machine, provenance, versions
 from prunectl.worker.reload import reload_and_compare
-from prunectl.worker.report import Report
+from prunectl.worker.report import Report, Wanted
 from prunectl.worker.source import fetch, with_vocabulary
 from prunectl.worker.stored_tables import StoredTables
 
@@ -35,8 +36,11 @@ PROBE_EXAMPLES, PROBE_LENGTH = 4, 32
 """What the reload check runs: small, since a masked-language model answers with a whole vocabulary at each position."""
 
 
-def run(assignment: Assignment, report: Report) -> Result:
-    """Prune, prove and measure one model; raises a PrunectlError whose code says what failed."""
+def run(assignment: Assignment, report: Report) -> Result | Wanted:
+    """Prune, prove and measure one model; raises a PrunectlError whose code says what failed.
+
+    A greedy search may want candidates tried first: then it ends with those, before a model is loaded.
+    """
     body = JobCreate.model_validate(assignment.spec)
     torch.set_num_threads(assignment.threads)
     disable_progress_bar()  # bars of carriage returns make a log unreadable
@@ -45,6 +49,14 @@ def run(assignment: Assignment, report: Report) -> Result:
 
     with report.stage("fetch"):
         source = fetch(assignment, body, report)
+    found, recipe = None, body.recipe
+    if recipe.greedy:
+        looked = greedy_search.look(assignment, body, source, storage, report)
+        if isinstance(looked, Wanted):
+            return looked
+        found, recipe = looked, looked.recipe
+    candidate = body.evaluation.selection is not None and found is None
+    with report.stage("fetch"):
         model = checkpoint_load.load_original(source.path, source.config).to(source.device)  # type: ignore[arg-type]
         source = with_vocabulary(source, model, body, assignment, scratch)
 
@@ -66,12 +78,13 @@ def run(assignment: Assignment, report: Report) -> Result:
         metric = gates.primary_metric(source.task, unpruned, body.evaluation.metric)
         row = steps.ledger_row("original", model, metric, figures(before, metric))
         ledger = [row.model_copy(update={"value": unpruned[metric].before})]
+        chosen_by = selection.of_unpruned(model, source, body.recipe.seed) if candidate else None
 
     taken: list[steps.Step] = []
 
     def after_step(step: steps.Step, current: PreTrainedModel) -> None:
         taken.append(step)
-        if len(taken) < len(_steps_of(body)):  # the last step's quality is what the stage evaluate finds
+        if len(taken) < len(_steps_of(recipe)):  # the last step's quality is what the stage evaluate finds
             now = quality_of(current, source, body.recipe.seed, reference)
             ledger.append(steps.ledger_row(step, current, metric, figures(now, metric)))
 
@@ -80,7 +93,7 @@ def run(assignment: Assignment, report: Report) -> Result:
     )
     outcome = steps.run(
         model,
-        body.recipe,
+        recipe,
         tokenizer=source.original_tokenizer,
         vocabulary=source.vocabulary,
         probe=probe,
@@ -108,11 +121,17 @@ def run(assignment: Assignment, report: Report) -> Result:
     pruned, objective = outcome.pruned, outcome.objective
     expected, recovery = outcome.expected, None
     keeper = TrainingKeeper(storage, assignment.job_id)
-    if body.recipe.recover != "none":
+    if found is not None and recipe.recover != "none":
         with report.stage("recover"):
-            recovery = recover(
+            greedy_search.adopt(model, found, storage, scratch)
+            recovery = found.recovery
+        after_step("recover", model)
+        expected = steps.outputs(model, probe)
+    elif recipe.recover != "none":
+        with report.stage("recover"):
+            course = recover(
                 model,
-                body.recipe,
+                recipe,
                 source.training,
                 task=source.task,
                 tokenizer=source.tokenizer,
@@ -123,6 +142,7 @@ def run(assignment: Assignment, report: Report) -> Result:
                 workspace=scratch,
                 progress=report.progress,
             )
+            recovery = course.model_dump(mode="json")
         after_step("recover", model)
         expected = steps.outputs(model, probe)
     metrics = merged(metrics, counts(model, source.bench_seq, "after"))
@@ -139,18 +159,22 @@ def run(assignment: Assignment, report: Report) -> Result:
         metrics["model_bytes"].after = weight_bytes(checkpoint)
     del model
 
-    with report.stage("reload"):
-        reloaded = reload_and_compare(
-            original=source.path,
-            checkpoint=checkpoint,
-            scratch=scratch,
-            inputs=probe,
-            expected=expected,
-            bench_batch=body.evaluation.bench_batch[0],
-            bench_seq=source.bench_seq,
-            threads=assignment.threads,
-        )
-        metrics["peak_memory_bytes"] = Measure(before=reloaded.memory_before_bytes, after=reloaded.memory_after_bytes)
+    reloaded = None
+    if not candidate:  # the search proves its winner; of the others only the quality counts
+        with report.stage("reload"):
+            reloaded = reload_and_compare(
+                original=source.path,
+                checkpoint=checkpoint,
+                scratch=scratch,
+                inputs=probe,
+                expected=expected,
+                bench_batch=body.evaluation.bench_batch[0],
+                bench_seq=source.bench_seq,
+                threads=assignment.threads,
+            )
+            metrics["peak_memory_bytes"] = Measure(
+                before=reloaded.memory_before_bytes, after=reloaded.memory_after_bytes
+            )
 
     with report.stage("evaluate"):
         small = checkpoint_load.load_pruned(checkpoint).to(source.device)  # type: ignore[arg-type]
@@ -159,11 +183,14 @@ def run(assignment: Assignment, report: Report) -> Result:
         last = steps.ledger_row(taken[-1], small, metric, figures(after, metric))
         ledger[0] = ledger[0].model_copy(update={"model_bytes": metrics["model_bytes"].before})
         ledger.append(last.model_copy(update={"model_bytes": metrics["model_bytes"].after}))
+        chosen = chosen_by(small) if chosen_by is not None else {}
 
-    with report.stage("benchmark"):
-        original = checkpoint_load.load_original(source.path, source.config).to(source.device)  # type: ignore[arg-type]
-        timings, timing_conditions = benchmark(original, small, body.evaluation, source, assignment.threads, report)
-        metrics |= timings
+    timing_conditions: dict[str, Any] = {}
+    if not candidate:
+        with report.stage("benchmark"):
+            original = checkpoint_load.load_original(source.path, source.config).to(source.device)  # type: ignore[arg-type]
+            timings, timing_conditions = benchmark(original, small, body.evaluation, source, assignment.threads, report)
+            metrics |= timings
 
     exported = exporting.Exported()
     if body.recipe.export is not None:
@@ -194,6 +221,8 @@ def run(assignment: Assignment, report: Report) -> Result:
         artifacts={},
         gate=gates.verdict(gates.conditions_of(body.evaluation, source.task, metrics), metrics),
         ledger=ledger,
+        selection=chosen,
+        search=None if found is None else found.record,
         labels=objective.labels,
         conditions={
             **timing_conditions,
@@ -207,9 +236,11 @@ def run(assignment: Assignment, report: Report) -> Result:
             "calibration_digest": data.digest(source.calibration),
             "primary_metric": metric,
             **({"retokenised_examples": source.retokenised} if source.vocabulary else {}),
-            **({"recovery": recovery.model_dump(mode="json")} if recovery else {}),
+            **({"recovery": recovery} if recovery else {}),
             **({"refit": pruned.refit.summary()} if pruned.refit else {}),
-            "reload_max_abs_difference": reloaded.max_abs_difference,
+            **({"reload_max_abs_difference": reloaded.max_abs_difference} if reloaded else {}),
+            **({"n_selection": len(source.selection)} if candidate else {}),
+            "cpu_seconds": round(cpu_seconds(), 3),
             "seed": body.recipe.seed,
             "versions": versions(),
             "machine": machine(),
@@ -222,8 +253,8 @@ def run(assignment: Assignment, report: Report) -> Result:
     return result.model_copy(update={"artifacts": {"checkpoint": uri, **files}})
 
 
-def _steps_of(body: JobCreate) -> list[str]:
+def _steps_of(recipe: Recipe) -> list[str]:
     """The steps that the recipe takes; heads and neurons are one."""
     units = ("heads", "ffn", *BUDGETS)
-    pruning = dict.fromkeys("heads+ffn" if axis in units else axis for axis in body.recipe.axes)
-    return [*pruning, *(["recover"] if body.recipe.recover != "none" else [])]
+    pruning = dict.fromkeys("heads+ffn" if axis in units else axis for axis in recipe.axes)
+    return [*pruning, *(["recover"] if recipe.recover != "none" else [])]

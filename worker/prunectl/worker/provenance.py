@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import resource
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -30,6 +31,12 @@ def versions() -> dict[str, str]:
 def machine() -> str:
     """The machine class that timings are comparable within."""
     return device_name(torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"))
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and of those that it started and that have ended."""
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return sum(used.ru_utime + used.ru_stime for used in (own, children))
 
 
 def provenance(assignment: Assignment, body: JobCreate, source: Source, objective: Objective) -> dict[str, Any]:

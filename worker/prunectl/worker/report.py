@@ -32,6 +32,13 @@ _SPANS: dict[StageName, tuple[float, float]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A search's look found candidates that must be tried first: the layers that each of them lacks."""
+
+    removed: tuple[tuple[int, ...], ...]
+
+
 @dataclass(slots=True)
 class OpenStage:
     """A stage that is under way; set ``reused`` where its outcome came from a cache."""
@@ -81,6 +88,9 @@ class Report:
     def result(self, result: Result) -> None:
         self._send("result", result.model_dump(mode="json"))
 
+    def wanted(self, wanted: Wanted) -> None:
+        self._send("wanted", wanted.removed)
+
     def failure(self, failure: Failure) -> None:
         self._send("failure", asdict(failure))
 
@@ -103,6 +113,7 @@ class Received:
     progress: float = 0.0
     result: dict[str, Any] | None = None
     failure: dict[str, Any] | None = None
+    wanted: list[list[int]] | None = None
     faults: int = 0
     """Lines that were no message of ours."""
     _partial: bytes = b""
@@ -128,6 +139,8 @@ class Received:
                 self.result = value
             case "failure", dict():
                 self.failure = value
+            case "wanted", list():
+                self.wanted = value
             case _:
                 self.faults += 1
 

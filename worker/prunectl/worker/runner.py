@@ -12,11 +12,11 @@ from prunectl.worker import logs
 from prunectl.worker.assignment import Assignment, Envelope
 from prunectl.worker.failures import failure_of
 from prunectl.worker.lifeline import die_with_parent
-from prunectl.worker.report import Report
+from prunectl.worker.report import Report, Wanted
 
 logger = logging.getLogger(__name__)
 
-Pipeline = Callable[[Assignment, Report], Result]
+Pipeline = Callable[[Assignment, Report], Result | Wanted]
 
 
 def main(pipeline: Pipeline | None = None) -> int:
@@ -29,8 +29,11 @@ def main(pipeline: Pipeline | None = None) -> int:
     logs.configure(assignment.log_level, assignment.log_format, job=assignment.job_id, attempt=assignment.attempt)
     report = Report(envelope.report_fd)
     try:
-        result = (pipeline or _shipped_pipeline())(assignment, report)
-        report.result(result)
+        outcome = (pipeline or _shipped_pipeline())(assignment, report)
+        if isinstance(outcome, Wanted):
+            report.wanted(outcome)
+        else:
+            report.result(outcome)
     except Exception as error:
         failure = failure_of(error)
         if failure.code == "internal_error":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ class Source:
     """What recovery may train on: all that is not for evaluation."""
     max_length: int
     bench_seq: int
+    selection: list[Example]
+    """What a greedy search's candidate is chosen by: neither trained nor evaluated on. Empty for any other job."""
     device: torch.device
     vocabulary: Vocabulary | None = None
     retokenised: int = 0
@@ -72,9 +75,13 @@ def fetch(assignment: Assignment, body: JobCreate, report: Report) -> Source:
     calibration, evaluation = _examples(body, config, task, data_rows, calibration_rows)
     axes.check_export(config, body.recipe)
     training: list[Example] = []
-    if body.recipe.recover != "none":
+    selection: list[Example] = []
+    share = body.evaluation.selection
+    if body.recipe.recover != "none" or share is not None:
         rows = _rows(body.recipe.recover_data, "recover_data", assignment) or calibration_rows or data_rows
         training = _training(rows, config, task, evaluation, body.recipe.seed)
+    if share is not None and not body.recipe.greedy:
+        selection, training = _selection(training, share)
     tokenizer = None if reads_images(config) else vocabulary.load_tokenizer(path)
     return Source(
         path=path,
@@ -86,6 +93,7 @@ def fetch(assignment: Assignment, body: JobCreate, report: Report) -> Source:
         calibration=calibration,
         evaluation=evaluation,
         training=training,
+        selection=selection,
         max_length=text_limit(config, body.evaluation.max_length),
         bench_seq=text_limit(config, body.evaluation.bench_seq, field="bench_seq"),
         device=torch.device("cuda" if assignment.device == "gpu" else "cpu"),
@@ -143,6 +151,18 @@ def _training(
     if task == "text-classification":
         rows = data.check(rows, config)
     return data.without(rows, evaluation, seed=seed)
+
+
+def _selection(training: list[Example], share: float) -> tuple[list[Example], list[Example]]:
+    """(what is chosen by, what is trained on): the first ``share`` of the training examples, and the rest."""
+    number = math.ceil(share * len(training))
+    if number < 2:
+        raise InvalidData(
+            f"{len(training)} training examples are too few to choose layers by: {share:g} of them are {number}",
+            hint="name more with --recover-data, or evaluate on fewer with --max-samples",
+            field="recover_data",
+        )
+    return training[:number], training[number:]
 
 
 def with_vocabulary(

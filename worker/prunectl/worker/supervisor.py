@@ -12,8 +12,10 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from prunectl.errors import FailureClass, PrunectlError
+from prunectl.jobs import searches
 from prunectl.jobs.model import Failure, Job
-from prunectl.jobs.ports import Doorbell, JobEvents, JobStore, NoJobEvents, Storage
+from prunectl.jobs.ports import Candidates, Doorbell, JobEvents, JobStore, NoJobEvents, SearchStore, Storage
+from prunectl.jobs.ringing import MAX_RINGS
 from prunectl.jobs.secrets import SecretFiles
 from prunectl.schemas import Result
 from prunectl.settings import Settings
@@ -57,7 +59,9 @@ class Supervisor:
         *,
         runner: Sequence[str] = RUNNER,
         events: JobEvents | None = None,
+        searches: SearchStore | None = None,
     ) -> None:
+        self._searches = searches
         self._store = store
         self._storage = storage
         self._doorbell = doorbell
@@ -104,7 +108,14 @@ class Supervisor:
     def _serve(self, job: Job, keeper: LeaseKeeper, claimed_at: float) -> None:
         oom_kills = oom_kill_count()
         try:
-            outcome = self._run(job, keeper, claimed_at)
+            candidates = self._candidates(job)
+            if (failure := searches.obstacle(job, candidates)) is not None:
+                self._fail(job, keeper, failure)
+                return
+            if candidates is not None and searches.active(candidates):
+                self._wait(job, keeper, candidates, [])
+                return
+            outcome = self._run(job, keeper, claimed_at, candidates)
         except (SystemExit, KeyboardInterrupt):  # the pool ends this process: give the job back before it does
             self._insist(keeper, lambda: self._store.hand_back(job.lease))
             self._withdraw(job)
@@ -118,6 +129,8 @@ class Supervisor:
             self._withdraw(job)
         elif outcome.received.result is not None:
             self._succeed(job, keeper, outcome.received.result)
+        elif outcome.received.wanted is not None:
+            self._wait(job, keeper, candidates, outcome.received.wanted)
         elif outcome.ending is Ending.STOPPED:
             self._hand_back(job, keeper)
         elif outcome.ending is Ending.CANCELLED:
@@ -127,10 +140,37 @@ class Supervisor:
         else:
             self._fail(job, keeper, self._failure(job, outcome, oom_kill_count() - oom_kills))
 
-    def _run(self, job: Job, keeper: LeaseKeeper, claimed_at: float) -> Outcome:
+    def _candidates(self, job: Job) -> Candidates | None:
+        """What a search has tried so far; None for any other job, and before its first step."""
+        if self._searches is None or not searches.is_search(job):
+            return None
+        return self._searches.candidates(job.id)
+
+    def _wait(self, job: Job, keeper: LeaseKeeper, known: Candidates | None, wanted: list[list[int]]) -> None:
+        """Queue what a search wants to try, and the search behind it: it holds no slot while they run."""
+        store = self._searches
+        if store is None:
+            self._fail(job, keeper, Failure(FailureClass.USER_ERROR, "internal_error", "this worker can't search"))
+            return
+        sweep, new = searches.new_candidates(job, known.sweep_id if known else None, wanted)
+        if self._settings.embedded:
+            self._secrets.share(job.id, [item.id for item in new])
+        added = self._insist(keeper, lambda: store.wait_for(job.lease, sweep, new))
+        for item in new:
+            if not any(other.created and other.job.id == item.id for other in added or ()):
+                self._secrets.drop(item.id)
+        if added is None:
+            logger.warning("job %s: attempt %d came too late; it queued nothing", job.id, job.attempt)
+            return
+        queued = sum(item.created for item in added)
+        logger.info("job %s: waits for its candidates, %d of %d of them new", job.id, queued, len(added))
+        if queued:
+            self._doorbell.ring(job.queue, min(queued, MAX_RINGS))
+
+    def _run(self, job: Job, keeper: LeaseKeeper, claimed_at: float, candidates: Candidates | None) -> Outcome:
         name = f"{job.id}-a{job.attempt}-{job.lease.token[:8]}"
         with scratch_directory(self._settings.home / "scratch", name) as scratch:
-            assignment = self._assignment(job, str(scratch))
+            assignment = self._assignment(job, str(scratch), candidates)
             environment = runner_environment(assignment, slot=self._slot.index)
             process = RunnerProcess(self._runner, assignment, environment)
             pump = LogPump(self._storage, log_name(job.id, job.attempt), process.output)
@@ -152,7 +192,7 @@ class Supervisor:
                 os.close(process.report)
                 pump.finish()
 
-    def _assignment(self, job: Job, scratch: str) -> Assignment:
+    def _assignment(self, job: Job, scratch: str, candidates: Candidates | None) -> Assignment:
         settings = self._settings
         cores = len(os.sched_getaffinity(0))
         hub_token = self._secrets.path(job.id)
@@ -170,6 +210,7 @@ class Supervisor:
             zoo_roots=tuple(str(root.absolute()) for root in settings.zoo_roots),
             embedded=settings.embedded,
             hub_token_file=str(hub_token) if settings.embedded and hub_token.is_file() else None,
+            candidates=searches.known(candidates),
             log_level=settings.log_level,
             log_format=settings.log_format,
         )
@@ -256,6 +297,7 @@ class Supervisor:
         """
         try:
             current = self._store.get(job.id)
+            self._wake(job)
             counts = self._store.queue_counts(at_most=1)
         except PrunectlError as error:
             logger.warning("can't see whether more jobs wait, the sweeper will: %s", error.message)
@@ -268,3 +310,10 @@ class Supervisor:
             if counts.get(queue, (0, 0))[0]:
                 self._doorbell.ring(queue)
                 return
+
+    def _wake(self, job: Job) -> None:
+        """Wake the searches that waited for this job last. One that is missed, a sweeper wakes."""
+        if self._searches is not None and (job.sweep_id is not None or searches.is_search(job)):
+            for woken in self._searches.wake():
+                logger.info("job %s: its candidates have ended", woken.id)
+                self._doorbell.ring(woken.queue)

@@ -39,6 +39,18 @@ def command(
     layer_choice: Annotated[
         str | None, typer.Option(metavar="influence|top|bottom|alternate|random", help="Which N layers go.")
     ] = None,
+    greedy_layers: Annotated[
+        str | None, typer.Option(metavar="N", help="Search for the N layers that go, one by one, training in between.")
+    ] = None,
+    keep_performance: Annotated[
+        str | None, typer.Option(metavar="F", help="The search ends before less than F of the quality is left (0.95).")
+    ] = None,
+    candidates: Annotated[
+        str | None, typer.Option(metavar="K", help="A step of the search trains only the K least influential layers.")
+    ] = None,
+    selection: Annotated[
+        str | None, typer.Option(metavar="F", help="Share of the training examples that the search chooses by (0.15).")
+    ] = None,
     weights: Annotated[str | None, typer.Option(metavar="F", help="Share of the weights to set to zero.")] = None,
     weight_granularity: Annotated[
         str | None, typer.Option(metavar="element|matrix|tensor", help="What is ranked: weights, or whole matrices.")
