@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     orphan_artifact_seconds: float = 24 * 3600.0
     upload_retention_seconds: float = 30 * 24 * 3600.0
     """How long an uploaded file that no job names is kept."""
+    shared_retention_seconds: float = 30 * 24 * 3600.0
+    """How long scores and baselines that jobs share are kept; a job that needs one later computes it again."""
     log_retention_seconds: float | None = None
     """How long the logs of an ended job are kept; unset: as long as the job."""
     log_level: str = "info"

@@ -1,5 +1,5 @@
 """What nobody needs any more in shared storage: directories and logs that no job names, half-written files, old uploads,
-states of trainings.
+states of trainings, shared results.
 
 Every process may collect at any time: what is removed belongs to nobody, and removing it twice is harmless.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from prunectl.jobs.lookup import UPLOADS
 from prunectl.jobs.ports import JobStore, Storage
 from prunectl.settings import Settings
-from prunectl.storage.layout import LOGS, RUNS, TRAINING, published_name
+from prunectl.storage.layout import LOGS, RUNS, SHARED, TRAINING, published_name
 from prunectl.storage.names import STAGING_PREFIX
 
 logger = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ def chores(store: JobStore, storage: Storage, settings: Settings) -> list[Callab
         TrainingCollector(store, storage, settings.orphan_artifact_seconds).collect,
         LogCollector(store, storage, settings.orphan_artifact_seconds, settings.log_retention_seconds).collect,
         UploadCollector(store, storage, settings.upload_retention_seconds).collect,
+        SharedCollector(storage, settings.shared_retention_seconds, settings.orphan_artifact_seconds).collect,
     ]
 
 
@@ -136,6 +137,28 @@ class UploadCollector:
             named = self._store.referenced_uploads()
             removed += [name for digest, name in candidates if digest not in named]
         return _remove(self._storage, "upload", removed)
+
+
+class SharedCollector:
+    """Removes shared results older than ``retention_seconds``, and leases and half-written ones after ``after_seconds``.
+
+    Nothing names them: a job that still wants one computes it again.
+    """
+
+    def __init__(self, storage: Storage, retention_seconds: float, after_seconds: float) -> None:
+        self._storage = storage
+        self._retention_seconds = retention_seconds
+        self._after_seconds = after_seconds
+
+    def collect(self) -> list[str]:
+        """One round; the names that it removed."""
+        removed: list[str] = []
+        for stage, _ in self._storage.children(SHARED):
+            for name, modified in self._storage.children(f"{SHARED}/{stage}"):
+                kept = self._retention_seconds if name.endswith(".safetensors") else self._after_seconds
+                if modified < time.time() - kept:
+                    removed.append(f"{SHARED}/{stage}/{name}")
+        return _remove(self._storage, "shared result", removed)
 
 
 def _half_written(storage: Storage, top: str, old: float) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,13 +18,16 @@ from prunectl.pruning.blocks import Block, described, find_blocks, require_whole
 from prunectl.pruning.masks import Masks, keep_best, masks_within, next_masks
 from prunectl.pruning.refit import Refit
 from prunectl.pruning.refit import refit as refit_outputs
-from prunectl.pruning.scores import Batch, Loss, Progress, Scores
+from prunectl.pruning.scores import Batch, GradientScores, Loss, Progress, Scores
 from prunectl.pruning.solver import Costs
 from prunectl.pruning.vocabulary import Vocabulary
 from prunectl.pruning.weights import Zeroed
 from prunectl.recipe import Engine as EngineName
 from prunectl.recipe import Recipe
 from prunectl.schemas import BlockStructure, Structure
+
+Share = Callable[[Callable[[], GradientScores]], GradientScores]
+"""Given what computes scores, gives them: from where they lie already, or by calling it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +74,13 @@ def choose_masks(
     progress: Progress | None = None,
     workspace: Path | None = None,
     target: Target | None = None,
+    share: Share | None = None,
 ) -> Masks:
     """What ``recipe`` keeps of ``model``: score, mask, score the masked model again, for each of its iterations.
 
     A recipe with a budget is scored once, and the solver keeps to ``target`` (None: `macs_target` of this model).
+    ``share`` is asked for the gradient scores of the unmasked model, which recipes of a sweep have in common, and given
+    what computes them; None: they are computed.
     ``workspace`` is a directory of this job's own for what the engine writes meanwhile; None: a temporary one. The
     native engine leaves the model as it is; TextPruner zeroes weights of removed units between iterations, which the
     masks remove anyway. Raises EngineUnavailable, UnsupportedArchitecture, CorruptWeights (scores that are no
@@ -82,7 +89,7 @@ def choose_masks(
     planning.units_to_remove(described(model), recipe)
     blocks = find_blocks(model)
     require_whole(model, blocks)
-    engine = _engine(recipe.engine, model, recipe, batches, loss, workspace)
+    engine = _engine(recipe.engine, model, recipe, batches, loss, workspace, share)
     masks = Masks()
     if recipe.budget is not None:
         aim = target or macs_target(described(model), recipe)
@@ -181,9 +188,14 @@ class NativeEngine:
     """Our own scores and surgery."""
 
     def __init__(
-        self, model: PreTrainedModel, recipe: Recipe | None, batches: Sequence[Batch], loss: Loss | None
+        self,
+        model: PreTrainedModel,
+        recipe: Recipe | None,
+        batches: Sequence[Batch],
+        loss: Loss | None,
+        share: Share | None = None,
     ) -> None:
-        self._model, self._recipe, self._batches, self._loss = model, recipe, batches, loss
+        self._model, self._recipe, self._batches, self._loss, self._share = model, recipe, batches, loss, share
 
     def scores(self, masks: Masks, *, progress: Progress | None = None) -> Scores:
         assert self._recipe is not None and self._loss is not None
@@ -195,9 +207,16 @@ class NativeEngine:
         with surgery.masked(self._model, masks):
             if scorer == "activation":
                 return activations.activation(self._model, self._batches, self._loss, progress=progress)
-            found = scoring.gradient_scores(
-                self._model, self._batches, self._loss, even=self._recipe.even, progress=progress
+            compute = partial(
+                scoring.gradient_scores,
+                self._model,
+                self._batches,
+                self._loss,
+                even=self._recipe.even,
+                progress=progress,
             )
+            whole = masks.heads is None and masks.ffn is None
+            found = self._share(compute) if self._share and whole else compute()
             return found["fisher" if scorer == "fisher" else "taylor"]
 
     def choose(self, ranked: Tensor, kept: int, even: bool, multiple_of: int) -> Tensor:
@@ -214,12 +233,13 @@ def _engine(
     batches: Sequence[Batch],
     loss: Loss | None,
     workspace: Path | None,
+    share: Share | None = None,
 ) -> Engine:
     if name == "textpruner":
         from prunectl.pruning.textpruner import TextPrunerEngine
 
         return TextPrunerEngine(model, recipe, batches, loss, workspace=workspace)
-    return NativeEngine(model, recipe, batches, loss)
+    return NativeEngine(model, recipe, batches, loss, share)
 
 
 def _part(progress: Progress | None, step: int, of: int) -> Progress | None:

@@ -36,6 +36,10 @@ class Scores:
     """``[blocks, neurons]``"""
 
 
+GradientScores = dict[GradientScorer, Scores]
+"""What one pass of `gradient_scores` gives."""
+
+
 def stacked(scores: Sequence[Tensor | None]) -> Tensor:
     """``[blocks, units]`` of each block's scores ``[units]``, filled up with zeros; None: it has no such units."""
     width = max(row.numel() for row in scores if row is not None)
@@ -83,7 +87,7 @@ def gradient_scores(
     *,
     even: bool = False,
     progress: Progress | None = None,
-) -> dict[GradientScorer, Scores]:
+) -> GradientScores:
     """`taylor` and `fisher` from one pass; ``even`` changes the former alone.
 
     A batch that the memory can't hold is halved, again where needed, and the halves' gradients are put together: the

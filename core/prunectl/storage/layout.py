@@ -8,6 +8,7 @@ RUNS = "runs"
 LOGS = "logs"
 TRAINING = "training"
 LATENCIES = "latencies"
+SHARED = "shared"
 
 
 def run_name(job_id: str, attempt: int, lease_token: str) -> str:
@@ -44,3 +45,13 @@ def published_name(uri: str) -> str | None:
 def latency_table_name(digest: str) -> str:
     """Where the latency table measured under the conditions with this digest lies."""
     return f"{LATENCIES}/{digest.removeprefix('sha256:')}.json"
+
+
+def shared_name(stage: str, digest: str) -> str:
+    """Where the result of a stage lies that jobs share: ``shared/<stage>/<digest>.safetensors``."""
+    return f"{SHARED}/{stage}/{digest.removeprefix('sha256:')}.safetensors"
+
+
+def shared_lease_name(stage: str, digest: str) -> str:
+    """Beside it, while somebody computes it."""
+    return f"{SHARED}/{stage}/{digest.removeprefix('sha256:')}.lease"

@@ -17,19 +17,21 @@ from transformers.utils.logging import disable_progress_bar
 from prunectl.checkpoints import load as checkpoint_load
 from prunectl.checkpoints import save as checkpoint_save
 from prunectl.evaluation import data, encoding, gates, quality
-from prunectl.evaluation.objectives import objective_for
+from prunectl.evaluation.data import Example
+from prunectl.evaluation.objectives import Objective, objective_for
 from prunectl.recipe import BUDGETS, Recipe
 from prunectl.recovery.recover import recover
 from prunectl.schemas import JobCreate, Measure, Result
 from prunectl.storage import open_storage
-from prunectl.worker import exporting, greedy_search, selection, steps
+from prunectl.worker import exporting, greedy_search, selection, stage_sharing, steps
 from prunectl.worker.assignment import Assignment
 from prunectl.worker.measuring import BATCH_SIZE, batches, benchmark, counts, figures, merged, quality_of, weight_bytes
 from prunectl.worker.progress_files import TrainingKeeper
 from prunectl.worker.provenance import cpu_seconds, machine, provenance, versions
 from prunectl.worker.reload import reload_and_compare
 from prunectl.worker.report import Report, Wanted
-from prunectl.worker.source import fetch, with_vocabulary
+from prunectl.worker.shared_results import SharedResults
+from prunectl.worker.source import Source, fetch, with_vocabulary
 from prunectl.worker.stored_tables import StoredTables
 
 PROBE_EXAMPLES, PROBE_LENGTH = 4, 32
@@ -60,10 +62,12 @@ def run(assignment: Assignment, report: Report) -> Result | Wanted:
         model = checkpoint_load.load_original(source.path, source.config).to(source.device)  # type: ignore[arg-type]
         source = with_vocabulary(source, model, body, assignment, scratch)
 
-    with report.stage("baseline"):
+    shared = SharedResults(storage)
+    with report.stage("baseline") as stage:
         metrics = counts(model, source.bench_seq, "before")
         metrics["model_bytes"] = Measure(before=weight_bytes(source.path))
-        reference = quality.reference(
+        ask = partial(
+            quality.reference,
             model,
             source.original_tokenizer,
             source.task,
@@ -73,6 +77,7 @@ def run(assignment: Assignment, report: Report) -> Result | Wanted:
             seed=body.recipe.seed,
             kept_ids=source.vocabulary.rows if source.vocabulary else None,
         )
+        reference, stage.reused = stage_sharing.reference(shared, source, model, body.recipe.seed, BATCH_SIZE, ask)
         before = quality.summarise(reference, reference, seed=body.recipe.seed)
         unpruned = quality.compare(before, before)
         metric = gates.primary_metric(source.task, unpruned, body.evaluation.metric)
@@ -97,14 +102,11 @@ def run(assignment: Assignment, report: Report) -> Result | Wanted:
         tokenizer=source.original_tokenizer,
         vocabulary=source.vocabulary,
         probe=probe,
-        make_objective=lambda current: objective_for(
-            source.task,
-            source.tokenizer,
-            examples=source.calibration,
-            max_length=source.max_length,
-            seed=body.recipe.seed,
-            model=current,
-        ),
+        make_objective=partial(_objective, source, source.calibration, body.recipe.seed),
+        make_refit_objective=partial(_objective, source, source.refitting, body.recipe.seed)
+        if len(source.refitting) > len(source.calibration)
+        else None,
+        share=partial(stage_sharing.scores, shared, source, model, body.recipe, BATCH_SIZE),
         report=report,
         workspace=scratch / "engine",
         batch_size=BATCH_SIZE,
@@ -229,6 +231,7 @@ def run(assignment: Assignment, report: Report) -> Result | Wanted:
             "task": source.task,
             **({"data": "random images"} if source.tokenizer is None else {}),
             "n_calibration": len(source.calibration),
+            **({"n_refit": len(source.refitting)} if pruned.refit else {}),
             "n_evaluation": len(source.evaluation),
             "max_length": source.max_length,
             "batch_size": BATCH_SIZE,
@@ -251,6 +254,12 @@ def run(assignment: Assignment, report: Report) -> Result | Wanted:
     keeper.forget()
     files = {name: f"{uri}/{path}" for name, path in exported.files.items()}
     return result.model_copy(update={"artifacts": {"checkpoint": uri, **files}})
+
+
+def _objective(source: Source, examples: list[Example], seed: int, model: PreTrainedModel) -> Objective:
+    return objective_for(
+        source.task, source.tokenizer, examples=examples, max_length=source.max_length, seed=seed, model=model
+    )
 
 
 def _steps_of(recipe: Recipe) -> list[str]:

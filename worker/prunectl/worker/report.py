@@ -41,10 +41,13 @@ class Wanted:
 
 @dataclass(slots=True)
 class OpenStage:
-    """A stage that is under way; set ``reused`` where its outcome came from a cache."""
+    """A stage that is under way; set ``reused`` where its outcome came from shared storage.
+
+    None: this part of the stage has nothing to reuse, and the stage's other parts say.
+    """
 
     name: str
-    reused: bool = False
+    reused: bool | None = False
 
 
 class Report:
@@ -55,6 +58,7 @@ class Report:
         self._span = (0.0, 1.0)
         self._furthest = 0.0
         self.stages: list[StageRecord] = []
+        self._reused: dict[str, bool] = {}
 
     @contextmanager
     def stage(self, name: StageName) -> Iterator[OpenStage]:
@@ -70,12 +74,16 @@ class Report:
         logger.info("stage %s", name)
         stage, started = OpenStage(name), time.monotonic()
         yield stage
-        record = StageRecord(name=name, seconds=round(time.monotonic() - started, 6), reused=stage.reused)
+        if stage.reused is not None:
+            self._reused[name] = self._reused.get(name, True) and stage.reused
+        seconds, reused = round(time.monotonic() - started, 6), self._reused.get(name, False)
+        record = StageRecord(name=name, seconds=seconds, reused=reused)
         earlier = next((place for place, known in enumerate(self.stages) if known.name == name), None)
         if earlier is None:
             self.stages.append(record)
         else:
-            self.stages[earlier] = _added(self.stages[earlier], record)
+            total = round(self.stages[earlier].seconds + seconds, 6)
+            self.stages[earlier] = record.model_copy(update={"seconds": total})
         logger.info("stage %s: %.2f s%s", name, record.seconds, ", reused" if record.reused else "")
 
     def progress(self, fraction: float) -> None:
@@ -98,11 +106,6 @@ class Report:
         line = memoryview(json.dumps({kind: value}, allow_nan=False).encode() + b"\n")
         while line:
             line = line[os.write(self._descriptor, line) :]
-
-
-def _added(earlier: StageRecord, later: StageRecord) -> StageRecord:
-    seconds = round(earlier.seconds + later.seconds, 6)
-    return StageRecord(name=later.name, seconds=seconds, reused=earlier.reused and later.reused)
 
 
 @dataclass(slots=True)

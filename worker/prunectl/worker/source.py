@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,11 @@ DEFAULT_SAMPLES = 512
 """Evaluation examples of the built-in text where --max-samples names no other number."""
 CALIBRATION_SAMPLES = 256
 """Calibration examples at most: scores settle long before."""
+REFIT_SAMPLES, REFIT_TOKENS = 2048, 16_384
+"""A refit, which solves for whole matrices, takes further texts until it has so many examples or so many tokens: bounds
+that are counted, not timed, so that the same job gives the same model on every machine. Fewer than 1,024 short texts
+leave some of what a refit can mend; more than 2,048 hardly help.
+"""
 TRAINING_IMAGES = 1024
 
 
@@ -45,6 +51,8 @@ class Source:
     original_tokenizer: PreTrainedTokenizerBase | None
     calibration: list[Example]
     evaluation: list[Example]
+    refitting: list[Example]
+    """The calibration examples first, and what a refit takes besides."""
     training: list[Example]
     """What recovery may train on: all that is not for evaluation."""
     max_length: int
@@ -83,6 +91,13 @@ def fetch(assignment: Assignment, body: JobCreate, report: Report) -> Source:
     if share is not None and not body.recipe.greedy:
         selection, training = _selection(training, share)
     tokenizer = None if reads_images(config) else vocabulary.load_tokenizer(path)
+    max_length = text_limit(config, body.evaluation.max_length)
+    refitting = calibration
+    if tokenizer is not None and body.recipe.refit and len(calibration) == CALIBRATION_SAMPLES:
+        # Fewer were asked for, or are all that there is: then a refit keeps to them, too.
+        pool = calibration_rows or data_rows or data.builtin_python_docs()
+        further = _further(pool, config, task, calibration, evaluation, body.recipe.seed)
+        refitting = refit_examples(tokenizer, calibration, further, max_length)
     return Source(
         path=path,
         digest=zoo_fetch.model_digest(path),
@@ -92,9 +107,10 @@ def fetch(assignment: Assignment, body: JobCreate, report: Report) -> Source:
         original_tokenizer=tokenizer,
         calibration=calibration,
         evaluation=evaluation,
+        refitting=refitting,
         training=training,
         selection=selection,
-        max_length=text_limit(config, body.evaluation.max_length),
+        max_length=max_length,
         bench_seq=text_limit(config, body.evaluation.bench_seq, field="bench_seq"),
         device=torch.device("cuda" if assignment.device == "gpu" else "cpu"),
     )
@@ -139,6 +155,49 @@ def _examples(
         n_calibration=min(CALIBRATION_SAMPLES, limit or CALIBRATION_SAMPLES),
         seed=body.recipe.seed,
     )
+
+
+def refit_examples(
+    tokenizer: PreTrainedTokenizerBase, calibration: list[Example], further: Sequence[Example], max_length: int
+) -> list[Example]:
+    """``calibration`` and as many of ``further``, in their order, as `REFIT_SAMPLES` and `REFIT_TOKENS` leave room for."""
+    chosen = list(calibration)
+    wanted = list(further[: max(0, REFIT_SAMPLES - len(chosen))])
+    if not wanted:
+        return chosen
+    tokens = sum(_lengths(tokenizer, chosen, max_length))
+    for example, length in zip(wanted, _lengths(tokenizer, wanted, max_length), strict=True):
+        tokens += length
+        if tokens > REFIT_TOKENS:
+            break
+        chosen.append(example)
+    return chosen
+
+
+def _lengths(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> list[int]:
+    pairs = any(example.text_pair for example in examples)
+    encoded = tokenizer(
+        [example.text for example in examples],
+        [example.text_pair or "" for example in examples] if pairs else None,
+        truncation=True,
+        max_length=max_length,
+        padding=False,
+    )
+    return [len(ids) for ids in encoded["input_ids"]]
+
+
+def _further(
+    rows: list[Example],
+    config: dict[str, Any],
+    task: Task,
+    calibration: list[Example],
+    evaluation: list[Example],
+    seed: int,
+) -> list[Example]:
+    """What of the calibration's source is neither scored nor evaluated on, labelled like the calibration."""
+    if task == "text-classification":
+        rows = data.check(rows, config)
+    return data.without(rows, [*calibration, *evaluation], seed=seed)
 
 
 def _training(

@@ -18,7 +18,7 @@ from prunectl.pruning import depth, embeddings, engine, layers, textpruner_vocab
 from prunectl.pruning.blocks import described
 from prunectl.pruning.engine import Pruned
 from prunectl.pruning.masks import Masks
-from prunectl.pruning.scores import Batch, Loss
+from prunectl.pruning.scores import Batch, GradientScores, Loss
 from prunectl.pruning.vocabulary import Vocabulary
 from prunectl.recipe import Recipe
 from prunectl.schemas import LedgerRow
@@ -34,6 +34,8 @@ Step = Literal["vocabulary", "layers", "heads+ffn", "weights", "recover"]
 Inputs = dict[str, Tensor]
 Timing = Callable[[PreTrainedModel], LatencyTable]
 """Measures a model's latency table, or finds it where it was measured before."""
+ShareScores = Callable[[Callable[[], GradientScores]], tuple[GradientScores, bool]]
+"""Finds the whole model's scores, or computes them; and whether they were found."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,15 @@ def run(
     after_step: Callable[[Step, PreTrainedModel], None],
     bench_seq: int = 128,
     timing: Timing | None = None,
+    make_refit_objective: Callable[[PreTrainedModel], Objective] | None = None,
+    share: ShareScores | None = None,
 ) -> Outcome:
     """Prune ``model`` in place by every axis of ``recipe``.
 
     ``tokenizer`` is the original model's; a target of multiply-adds is counted for ``bench_seq`` tokens.
     ``probe`` is in the numbers of the reduced vocabulary where there is one.
+    ``make_refit_objective`` gives what a refit takes; None: what the scores are taken from. ``share`` finds the scores
+    of the whole model where a job before has computed them; models that a step has changed are scored anew.
     ``after_step`` is told each finished step's name and the model as it is then. Raises ReloadMismatch where a
     smaller model computes something else than the larger one with the same units switched off, and what the axes
     raise for recipes that can't be met.
@@ -77,16 +83,21 @@ def run(
             embeddings.cut_vocabulary(model, vocabulary)
             _prove("vocabulary", model, probe, expected)
             after_step("vocabulary", model)
-    with report.stage("score"):
+    with report.stage("score") as scoring:
+        scoring.reused = None  # what is measured on, not yet a score
         objective = make_objective(model)
         batches = objective.batches(batch_size)
         loss = cast(Loss, objective.loss)
+        refitting = make_refit_objective(model).batches(batch_size) if make_refit_objective else batches
     original = described(model)
     removed: tuple[int, ...] = ()
     if recipe.layers is not None:
         removed = _layers(model, recipe, batches, loss, probe, report)
         after_step("layers", model)
-    pruned = _units(model, recipe, batches, loss, probe, report, workspace, target_of)
+    untouched = vocabulary is None and recipe.layers is None
+    pruned = _units(
+        model, recipe, batches, refitting, loss, probe, report, workspace, target_of, share if untouched else None
+    )
     pruned = layers.in_original(pruned, original, removed)
     if recipe.prunes_units:
         after_step("heads+ffn", model)
@@ -139,20 +150,38 @@ def _units(
     model: PreTrainedModel,
     recipe: Recipe,
     batches: Sequence[Batch],
+    refitting: Sequence[Batch],
     loss: Loss,
     probe: Inputs,
     report: Report,
     workspace: Path,
     target_of: Callable[[], engine.Target | None],
+    share: ShareScores | None,
 ) -> Pruned:
     if not recipe.prunes_units:
         return engine.apply(model, Masks())
-    with report.stage("score"):
+    with report.stage("score") as stage:
+        reused: list[bool] = []
+
+        def shared(compute: Callable[[], GradientScores]) -> GradientScores:
+            assert share is not None
+            found, again = share(compute)
+            reused.append(again)
+            return found
+
         masks = engine.choose_masks(
-            model, recipe, batches, loss, progress=report.progress, workspace=workspace, target=target_of()
+            model,
+            recipe,
+            batches,
+            loss,
+            progress=report.progress,
+            workspace=workspace,
+            target=target_of(),
+            share=shared if share else None,
         )
+        stage.reused = any(reused) and recipe.iterations == 1
     with report.stage("prune"):
-        refitted = engine.refit(model, recipe, masks, batches, loss, progress=report.progress)
+        refitted = engine.refit(model, recipe, masks, refitting, loss, progress=report.progress)
         expected = engine.masked_outputs(model, masks, probe)
         pruned = engine.apply(model, masks, engine=recipe.engine)
         tolerance = REFITTED_TOLERANCE if refitted is not None and refitted.matrices else TOLERANCE
