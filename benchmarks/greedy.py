@@ -70,14 +70,14 @@ def run(given: argparse.Namespace, home: Path) -> dict[str, Any]:
         "data": sent(held_out[: given.held_out], "held.jsonl"),
         "calibration": rows,
         "max_length": pruning_data.MAX_LENGTH,
-        "bench_seq": 16,
     }
     training = {"recover": "finetune", "recover_epochs": given.epochs, "recover_data": rows, "recover_rate": 1e-4}
     search = jobs.submit(model, {"greedy_layers": given.layers, **training}, evaluation)
     ended = jobs.run(workers=given.workers, tell=_tell)[search]
     assert ended.result is not None, ended.failure
     found = ended.result["search"]
-    # The others' removed layers as indices, so that all train and are measured as the search's candidates were.
+    # The others' removed layers as indices, so that all train and are measured as the search's candidates were; what the
+    # search has tried itself is found instead of trained again.
     choices: dict[tuple[str, int], list[str]] = {}
     influence = _influence(model, config, train, given.training)
     for number in range(1, given.layers + 1):
