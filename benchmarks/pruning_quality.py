@@ -28,6 +28,7 @@ from prunectl.pruning.masks import Masks, next_masks
 from prunectl.pruning.scores import gradient_scores
 from prunectl.pruning.textpruner import TextPrunerEngine
 from prunectl.recipe import Recipe
+from prunectl.worker.source import CALIBRATION_SAMPLES, refit_examples
 
 SETTINGS = {
     "50 % of heads, 50 % of neurons": (0.5, 0.5, ">= 0.6"),
@@ -38,7 +39,7 @@ RESAMPLES = 2000
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calibration", type=int, default=1536, help="texts that are scored and refitted on")
+    parser.add_argument("--calibration", type=int, default=CALIBRATION_SAMPLES, help="texts that both score")
     parser.add_argument("--scorers", default="taylor", help="of ours, comma-separated: taylor, fisher")
     parser.add_argument("--cache", type=Path, default=Path("build/benchmarks/minilm-packages"), help="the classifier")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -55,6 +56,11 @@ def main(arguments: list[str]) -> int:
         seed=0, model=model,
     )  # fmt: skip
     batches, loss = objective.batches(32), objective.loss
+    # As a job does: the refit takes further texts of the same source.
+    more = refit_examples(tokenizer, train[: given.calibration], train[given.calibration :], pruning_data.MAX_LENGTH)
+    refitting_on = objective_for(
+        "text-classification", tokenizer, examples=more, max_length=pruning_data.MAX_LENGTH, seed=0, model=model
+    ).batches(32)
     dense = right(model, tokenizer, held_out)
     print(f"dense: accuracy {dense.mean():.4f}, n={len(dense)}", file=sys.stderr)
     ours = gradient_scores(model, batches, loss)
@@ -70,7 +76,7 @@ def main(arguments: list[str]) -> int:
         for scorer in given.scorers.split(","):
             masks = next_masks(ours[scorer], Recipe(heads=heads, ffn=ffn, scorer=scorer), 0, Masks(), blocks)  # type: ignore[arg-type]
             small = copy.deepcopy(model)
-            said = refitting.refit(small, masks, batches, loss)
+            said = refitting.refit(small, masks, refitting_on, loss)
             surgery.apply(small, masks)
             answers = right(small, tokenizer, held_out)
             low, high = interval(dense, peer, answers)
@@ -79,7 +85,7 @@ def main(arguments: list[str]) -> int:
                 Measurement(
                     f"share of TextPruner's accuracy loss removed: {name}, {scorer} + refit", "", [removed(dense, peer, answers)],
                     better="higher", target=target,
-                    note=f"{note}; 95 % interval {low:.2f} to {high:.2f}; {said.matrices} of {len(said.fits)} matrices refitted",
+                    note=f"{note}; 95 % interval {low:.2f} to {high:.2f}; {said.matrices} of {len(said.fits)} matrices refitted on {len(more)} texts",
                 )
             )  # fmt: skip
     report.finish(given.output)

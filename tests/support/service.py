@@ -105,6 +105,8 @@ def succeed(services: Services, *, gate: bool | None = None, files: dict[str, by
         for path, data in files.items():
             services.storage.write(f"{name}/{path}", data)
         artifacts["checkpoint"] = services.storage.uri(name)
+        if "curve.json" in files:
+            artifacts["curve"] = services.storage.uri(f"{name}/curve.json")
     assert services.store.succeed(lease, result(artifacts, gate))
     return lease.job_id
 

@@ -41,6 +41,7 @@ COMMANDS: dict[str, Entry] = {
     "pull": Entry("pull", "Download a job's checkpoint and verify it.", RESULTS),
     "card": Entry("card", "Print a job's model card.", RESULTS),
     "push": Entry("push", "Upload a job's checkpoint to the Hugging Face Hub.", RESULTS),
+    "plan": Entry("plan", "Show what each budget would keep, from one job's scores.", RESULTS),
     "inspect": Entry("inspect", "Show what a model is made of, and what pruning could save.", RESULTS),
     "models": Entry("models", "List the models in the zoo, or show one.", RESULTS),
     "workers": Entry("workers", "List the workers.", RESULTS),

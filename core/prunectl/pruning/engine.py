@@ -75,12 +75,13 @@ def choose_masks(
     workspace: Path | None = None,
     target: Target | None = None,
     share: Share | None = None,
+    scored: Callable[[Scores], None] | None = None,
 ) -> Masks:
     """What ``recipe`` keeps of ``model``: score, mask, score the masked model again, for each of its iterations.
 
     A recipe with a budget is scored once, and the solver keeps to ``target`` (None: `macs_target` of this model).
     ``share`` is asked for the gradient scores of the unmasked model, which recipes of a sweep have in common, and given
-    what computes them; None: they are computed.
+    what computes them; None: they are computed. ``scored`` is told what the solver chooses by.
     ``workspace`` is a directory of this job's own for what the engine writes meanwhile; None: a temporary one. The
     native engine leaves the model as it is; TextPruner zeroes weights of removed units between iterations, which the
     masks remove anyway. Raises EngineUnavailable, UnsupportedArchitecture, CorruptWeights (scores that are no
@@ -93,7 +94,10 @@ def choose_masks(
     masks = Masks()
     if recipe.budget is not None:
         aim = target or macs_target(described(model), recipe)
-        return masks_within(engine.scores(masks, progress=progress), recipe, blocks, aim.costs, aim.budget)
+        found = engine.scores(masks, progress=progress)
+        if scored is not None:
+            scored(found)
+        return masks_within(found, recipe, blocks, aim.costs, aim.budget)
     for step in range(recipe.iterations):
         found = engine.scores(masks, progress=_part(progress, step, recipe.iterations))
         masks = next_masks(found, recipe, step, masks, blocks, choose=engine.choose)

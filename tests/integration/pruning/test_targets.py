@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from prunectl.checkpoints import load_pruned
+from prunectl.checkpoints import load_pruned, manifest
 from prunectl.evaluation import latency_table, macs
 from prunectl.evaluation.latency_table import LatencyTable
 from prunectl.pruning import budgets
@@ -32,6 +33,21 @@ def test_a_job_keeps_to_its_multiply_adds_whatever_earlier_steps_took(family: st
     assert 0 <= said["matrices"] <= said["matrices_total"]
     assert said["held_back_loss"]["after"] <= said["held_back_loss"]["before"]
     assert [row.step for row in result.ledger] == ["original", "layers", "heads+ffn"]
+
+
+def test_a_target_leaves_the_whole_curve_and_the_job_is_a_point_of_it(tmp_path: Path) -> None:
+    source = build(tmp_path / "source", "bert", "feature-extraction", layers=3)
+    result, checkpoint = run(source, {"target_macs": 0.5}, tmp_path)
+    assert result.artifacts["curve"] == f"{result.artifacts['checkpoint']}/curve.json"
+    points = json.loads((checkpoint / "curve.json").read_text())["points"]
+    kept = [point["importance_kept"] for point in points]
+    assert kept == sorted(kept) and 0 <= kept[0] < kept[-1] < 1
+    assert all(point["macs"] <= point["target_macs"] * point["macs_total"] for point in points)
+    ours = next(point for point in points if point["target_macs"] == 0.5)
+    assert ours["heads_kept"] == [len(block.heads_kept) for block in result.structure.layers]
+    assert ours["ffn_kept"] == [block.ffn_kept for block in result.structure.layers]
+    assert ours["macs"] == result.metrics["macs"].after
+    manifest.verify(checkpoint)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ Nothing here knows of databases or Celery. The checkpoint grows in the attempt's
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from prunectl.worker.shared_results import SharedResults
 from prunectl.worker.source import Source, fetch, with_vocabulary
 from prunectl.worker.stored_tables import StoredTables
 
+CURVE = "curve.json"
 PROBE_EXAMPLES, PROBE_LENGTH = 4, 32
 """What the reload check runs: small, since a masked-language model answers with a whole vocabulary at each position."""
 
@@ -249,10 +251,15 @@ def run(assignment: Assignment, report: Report) -> Result | Wanted:
             "machine": machine(),
         },
     )
+    artifacts = dict(exported.files)
+    if outcome.curve is not None:
+        document = {"schema_version": 1, "seq": source.bench_seq, "points": outcome.curve}
+        (checkpoint / CURVE).write_text(json.dumps(document))
+        artifacts["curve"] = CURVE
     checkpoint_save.finalise(checkpoint, result, model_name=body.model)
     uri = storage.publish(str(checkpoint), assignment.run_name)
     keeper.forget()
-    files = {name: f"{uri}/{path}" for name, path in exported.files.items()}
+    files = {name: f"{uri}/{path}" for name, path in artifacts.items()}
     return result.model_copy(update={"artifacts": {"checkpoint": uri, **files}})
 
 

@@ -14,11 +14,12 @@ from prunectl.errors import ReloadMismatch
 from prunectl.evaluation import macs
 from prunectl.evaluation.latency_table import LatencyTable
 from prunectl.evaluation.objectives import Objective
+from prunectl.pruning import curve as curves
 from prunectl.pruning import depth, embeddings, engine, layers, textpruner_vocabulary, weights
-from prunectl.pruning.blocks import described
+from prunectl.pruning.blocks import described, find_blocks
 from prunectl.pruning.engine import Pruned
 from prunectl.pruning.masks import Masks
-from prunectl.pruning.scores import Batch, GradientScores, Loss
+from prunectl.pruning.scores import Batch, GradientScores, Loss, Scores
 from prunectl.pruning.vocabulary import Vocabulary
 from prunectl.recipe import Recipe
 from prunectl.schemas import LedgerRow
@@ -45,6 +46,8 @@ class Outcome:
     pruned: Pruned
     expected: Tensor
     objective: Objective
+    curve: list[dict[str, Any]] | None = None
+    """Of a recipe with a target: `prunectl.pruning.curve.curve` of the model that the solver saw."""
 
 
 def run(
@@ -95,8 +98,23 @@ def run(
         removed = _layers(model, recipe, batches, loss, probe, report)
         after_step("layers", model)
     untouched = vocabulary is None and recipe.layers is None
+    points: list[dict[str, Any]] = []
+
+    def scored(scores: Scores) -> None:
+        points.extend(curves.curve(scores, recipe, find_blocks(model), described(model), bench_seq))
+
     pruned = _units(
-        model, recipe, batches, refitting, loss, probe, report, workspace, target_of, share if untouched else None
+        model,
+        recipe,
+        batches,
+        refitting,
+        loss,
+        probe,
+        report,
+        workspace,
+        target_of,
+        share if untouched else None,
+        scored,
     )
     pruned = layers.in_original(pruned, original, removed)
     if recipe.prunes_units:
@@ -107,7 +125,7 @@ def run(
         with report.stage("prune"):
             pruned = replace(pruned, zeroed=weights.zero(model, masks))
         after_step("weights", model)
-    return Outcome(_recorded(replace(pruned, vocabulary=vocabulary)), outputs(model, probe), objective)
+    return Outcome(_recorded(replace(pruned, vocabulary=vocabulary)), outputs(model, probe), objective, points or None)
 
 
 def ledger_row(
@@ -157,6 +175,7 @@ def _units(
     workspace: Path,
     target_of: Callable[[], engine.Target | None],
     share: ShareScores | None,
+    scored: Callable[[Scores], None],
 ) -> Pruned:
     if not recipe.prunes_units:
         return engine.apply(model, Masks())
@@ -178,6 +197,7 @@ def _units(
             workspace=workspace,
             target=target_of(),
             share=shared if share else None,
+            scored=scored,
         )
         stage.reused = any(reused) and recipe.iterations == 1
     with report.stage("prune"):
