@@ -119,6 +119,12 @@ class Client:
     def spec(self, ref: str) -> Json:
         return self._json("GET", _job(ref, "/spec"))
 
+    def attention(self, ref: str, body: Mapping[str, Any]) -> Json:
+        """The job that draws the picture. Asked for twice, it is drawn once, so a lost answer does no harm."""
+        return self._json(
+            "POST", _job(ref, "/attention"), json=self._with_environment(body), headers=self._hub_header()
+        )
+
     def cancel(self, ref: str) -> Json:
         return self._json("POST", _job(ref, "/cancel"))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +24,8 @@ from prunectl.pruning.weights import Zeroed
 from prunectl.recipe import Engine as EngineName
 from prunectl.recipe import Recipe
 from prunectl.schemas import BlockStructure, Structure
+
+_QUARTILES = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +72,12 @@ def choose_masks(
     progress: Progress | None = None,
     workspace: Path | None = None,
     target: Target | None = None,
+    ranked: Callable[[Scores], None] | None = None,
 ) -> Masks:
     """What ``recipe`` keeps of ``model``: score, mask, score the masked model again, for each of its iterations.
 
     A recipe with a budget is scored once, and the solver keeps to ``target`` (None: `macs_target` of this model).
+    ``ranked`` is told the first scores, those of the whole model.
     ``workspace`` is a directory of this job's own for what the engine writes meanwhile; None: a temporary one. The
     native engine leaves the model as it is; TextPruner zeroes weights of removed units between iterations, which the
     masks remove anyway. Raises EngineUnavailable, UnsupportedArchitecture, CorruptWeights (scores that are no
@@ -86,9 +90,14 @@ def choose_masks(
     masks = Masks()
     if recipe.budget is not None:
         aim = target or macs_target(described(model), recipe)
-        return masks_within(engine.scores(masks, progress=progress), recipe, blocks, aim.costs, aim.budget)
+        found = engine.scores(masks, progress=progress)
+        if ranked is not None:
+            ranked(found)
+        return masks_within(found, recipe, blocks, aim.costs, aim.budget)
     for step in range(recipe.iterations):
         found = engine.scores(masks, progress=_part(progress, step, recipe.iterations))
+        if ranked is not None and step == 0:
+            ranked(found)
         masks = next_masks(found, recipe, step, masks, blocks, choose=engine.choose)
     return masks
 
@@ -163,6 +172,22 @@ def structure_of(blocks: list[Block], masks: Masks) -> Structure:
     )
 
 
+def with_scores(structure: Structure, scores: Scores) -> Structure:
+    """``structure``, as `structure_of` gives it, with what its units were ranked by; four digits of each score."""
+    layers = [
+        block.model_copy(
+            update={
+                "head_scores": _short(scores.heads[row, : block.heads_total]),
+                "ffn_scores": _short(scores.ffn[row, : block.ffn_total].float().quantile(_QUARTILES))
+                if block.ffn_total
+                else None,
+            }
+        )
+        for row, block in enumerate(structure.layers)
+    ]
+    return structure.model_copy(update={"layers": layers})
+
+
 def kept_of(blocks: list[Block], masks: Masks) -> list[dict[str, Any]]:
     """Each linear layer of the original model whose input a mask multiplied, and the units that stayed."""
     kept: list[dict[str, Any]] = []
@@ -224,6 +249,10 @@ def _engine(
 
 def _part(progress: Progress | None, step: int, of: int) -> Progress | None:
     return None if progress is None else lambda fraction: progress((step + fraction) / of)
+
+
+def _short(scores: Tensor) -> list[float]:
+    return [float(f"{score:.4g}") for score in scores.tolist()]
 
 
 def _kept(mask: Tensor | None, row: int, units: int) -> list[int]:

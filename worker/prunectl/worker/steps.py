@@ -18,7 +18,7 @@ from prunectl.pruning import depth, embeddings, engine, layers, textpruner_vocab
 from prunectl.pruning.blocks import described
 from prunectl.pruning.engine import Pruned
 from prunectl.pruning.masks import Masks
-from prunectl.pruning.scores import Batch, Loss
+from prunectl.pruning.scores import Batch, Loss, Scores
 from prunectl.pruning.vocabulary import Vocabulary
 from prunectl.recipe import Recipe
 from prunectl.schemas import LedgerRow
@@ -147,9 +147,17 @@ def _units(
 ) -> Pruned:
     if not recipe.prunes_units:
         return engine.apply(model, Masks())
+    first: list[Scores] = []
     with report.stage("score"):
         masks = engine.choose_masks(
-            model, recipe, batches, loss, progress=report.progress, workspace=workspace, target=target_of()
+            model,
+            recipe,
+            batches,
+            loss,
+            progress=report.progress,
+            workspace=workspace,
+            target=target_of(),
+            ranked=first.append,
         )
     with report.stage("prune"):
         refitted = engine.refit(model, recipe, masks, batches, loss, progress=report.progress)
@@ -157,7 +165,7 @@ def _units(
         pruned = engine.apply(model, masks, engine=recipe.engine)
         tolerance = REFITTED_TOLERANCE if refitted is not None and refitted.matrices else TOLERANCE
         _prove("heads and neurons", model, probe, expected, tolerance)
-    return replace(pruned, refit=refitted)
+    return replace(pruned, structure=engine.with_scores(pruned.structure, first[0]), refit=refitted)
 
 
 def _targets(
