@@ -186,6 +186,18 @@ class Client:
         except httpx2.TransportError as error:
             raise self._unreachable(error) from error
 
+    def report(self, ids: Sequence[str], sweep: str | None) -> bytes:
+        """The report of a job, of several, or of a sweep, as HTML."""
+        if sweep is not None:
+            return self._send("GET", _sweep(sweep, "/report")).content
+        if len(ids) == 1:
+            return self._send("GET", _job(ids[0], "/report")).content
+        return self._send("GET", "/v1/compare/report", params={"ids": ",".join(ids)}).content
+
+    def importance(self, ref: str, format: str) -> bytes:
+        """The importance of a job's heads as SVG or PNG."""
+        return self._send("GET", _job(ref, "/importance"), params={"format": format}).content
+
     def upload(self, sha256: str, path: Path) -> None:
         """Send a file unless the service has it."""
         address = f"/v1/uploads/{sha256}"

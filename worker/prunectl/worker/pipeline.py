@@ -19,13 +19,14 @@ from prunectl.evaluation import data, encoding, gates, quality
 from prunectl.evaluation.objectives import objective_for
 from prunectl.recipe import BUDGETS
 from prunectl.recovery.recover import recover
+from prunectl.reporting.job_report import job_report
 from prunectl.schemas import JobCreate, Measure, Result
 from prunectl.storage import open_storage
 from prunectl.worker import exporting, steps
 from prunectl.worker.assignment import Assignment
 from prunectl.worker.measuring import BATCH_SIZE, batches, benchmark, counts, figures, merged, quality_of, weight_bytes
 from prunectl.worker.progress_files import TrainingKeeper
-from prunectl.worker.provenance import machine, provenance, versions
+from prunectl.worker.provenance import finished_view, machine, provenance, versions
 from prunectl.worker.reload import reload_and_compare
 from prunectl.worker.report import Report
 from prunectl.worker.source import fetch, with_vocabulary
@@ -215,11 +216,15 @@ def run(assignment: Assignment, report: Report) -> Result:
             "machine": machine(),
         },
     )
-    checkpoint_save.finalise(checkpoint, result, model_name=body.model)
-    uri = storage.publish(str(checkpoint), assignment.run_name)
+    uri = storage.uri(assignment.run_name)
+    files = {**exported.files, "report": checkpoint_save.REPORT}
+    artifacts = {"checkpoint": uri, **{name: f"{uri}/{path}" for name, path in files.items()}}
+    result = result.model_copy(update={"artifacts": artifacts})
+    report_page = job_report(finished_view(assignment, body, result))
+    checkpoint_save.finalise(checkpoint, result, model_name=body.model, report=report_page)
+    storage.publish(str(checkpoint), assignment.run_name)
     keeper.forget()
-    files = {name: f"{uri}/{path}" for name, path in exported.files.items()}
-    return result.model_copy(update={"artifacts": {"checkpoint": uri, **files}})
+    return result
 
 
 def _steps_of(body: JobCreate) -> list[str]:

@@ -18,7 +18,7 @@ function parameters(part, side, id) {
   return {
     attention: [{ name: null, attn: found.weights, left_text: part[side + "_tokens"].queries, right_text: part[side + "_tokens"].keys }],
     default_filter: "0", root_div_id: id, layer: null, heads: null, display_mode: "light",
-    include_layers: part.layers, include_heads: [...Array(part.heads).keys()], total_heads: part.heads,
+    include_layers: part.layers, include_heads: [...Array(part.heads).keys()], total_heads: Math.max(part.heads, 12),
   };
 }
 
