@@ -55,7 +55,7 @@ def heat_map(structure: Structure) -> HeatMap:
         rows.append((y, label(entry, blocks)))
         cells += [_cell(entry, head, y, most, rows[-1][1]) for head in range(entry.heads_total)]
     return HeatMap(
-        width=LEFT + max(heads * CELL, 300) + 20,
+        width=LEFT + max(heads * CELL, 380) + 20,
         height=TOP + len(rows) * CELL + BELOW,
         rows=rows,
         columns=[(LEFT + head * CELL, head) for head in range(heads)],

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from prunectl.comparison import difference, more_is_better
 from prunectl.quantities import quantity, relative
+from prunectl.recipe import Recipe
 from prunectl.reporting import heat_map
 from prunectl.reporting.rendering import number, render
 from prunectl.schemas import BlockStructure, JobView
@@ -17,10 +18,15 @@ from prunectl.schemas import BlockStructure, JobView
 _HIDDEN = ("versions", "machine", "recovery", "refit")
 """Of the conditions, what is shown elsewhere or is a table of its own."""
 
+_EXACT = ("parameters", "nonzero_parameters", "macs", "model_bytes")
+"""Counted, not measured: the least change is one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A metric in a table. ``change`` starts with ``~`` where it is within 2 standard errors; ``tone`` good, bad or nothing."""
+    """A metric in a table. ``change`` starts with ``~`` where it is within 2 standard errors; ``tone`` is ``good`` or
+    ``bad`` where it is real, and empty where nobody knows the error.
+    """
 
     name: str
     before: str
@@ -56,7 +62,7 @@ def job_report(job: JobView, *, policy: bool = True, inside: bool = False) -> st
         name=short_name(job.model.name),
         verdict=verdict(job),
         rows=[row_of(name, measure) for name, measure in job.metrics.items()],
-        recipe={name: value for name, value in job.recipe.items() if value not in (False, None)},
+        recipe=Recipe.model_validate(job.recipe).document(),
         heat_map=Markup(heat_map.svg(structure, standalone=False)) if structure and blocks else None,
         bars=[_bar(block, blocks) for block in blocks if block.ffn_total],
         slowest=max((stage.seconds for stage in job.stages), default=0.0) or 1.0,
@@ -110,7 +116,7 @@ def row_of(name: str, measure: Mapping[str, Any]) -> Row:
         change = f"{found.delta:+.4f}" if name.startswith("eval_") else relative(before, after).strip(" ()")
         if found.within_error:
             change = f"~{change}"
-        elif found.delta:
+        elif found.delta and (found.within_error is False or name in _EXACT):
             tone = "good" if (found.delta > 0) == more_is_better(name) else "bad"
     return Row(
         name=name,

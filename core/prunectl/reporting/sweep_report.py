@@ -9,6 +9,7 @@ from typing import Any
 
 from prunectl.comparison import ComparedJob, Comparison, more_is_better
 from prunectl.quantities import quantity
+from prunectl.recipe import Recipe
 from prunectl.reporting.job_report import Row, row_of
 from prunectl.reporting.rendering import render
 
@@ -80,8 +81,8 @@ def comparison_report(comparison: Comparison, *, title: str, facts: Sequence[tup
 def varied(job: ComparedJob, jobs: Sequence[ComparedJob]) -> str:
     """The job's recipe without what all have in common."""
     common = _common(jobs)
-    own = {name: value for name, value in job.recipe.items() if name not in common}
-    return ", ".join(f"{name}={value}" for name, value in own.items() if value is not False) or "the same"
+    own = {name: value for name, value in _document(job).items() if name not in common}
+    return ", ".join(f"{name}={value}" for name, value in own.items()) or "the same"
 
 
 def scatter(comparison: Comparison) -> Scatter | None:
@@ -154,5 +155,9 @@ def _of(job: ComparedJob, name: str, side: str) -> float | None:
 def _common(jobs: Sequence[ComparedJob]) -> dict[str, Any]:
     if len(jobs) < 2:
         return {}
-    first, *others = (job.recipe for job in jobs)
+    first, *others = (_document(job) for job in jobs)
     return {name: value for name, value in first.items() if all(name in o and o[name] == value for o in others)}
+
+
+def _document(job: ComparedJob) -> dict[str, Any]:
+    return Recipe.model_validate(job.recipe).document()
