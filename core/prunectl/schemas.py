@@ -251,6 +251,10 @@ class BlockStructure(BaseModel):
     heads_total: int
     ffn_kept: int
     ffn_total: int
+    head_scores: list[float] | None = None
+    """Importance of each of ``heads_total``, as first ranked: before anything of this block went. None: not ranked."""
+    ffn_scores: list[float] | None = None
+    """The same of the neurons: least, lower quartile, median, upper quartile, most."""
 
 
 class Structure(BaseModel):
@@ -368,6 +372,8 @@ class JobView(BaseModel):
     model: ModelRef
     recipe: dict[str, Any]
     recipe_digest: str
+    attention: dict[str, Any] | None = None
+    """Of a job that draws another's attention: ``of``, ``text``, ``layers``. Model and recipe are then the other's."""
     evaluation: dict[str, Any]
     queue: str
     priority: int

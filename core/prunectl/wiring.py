@@ -18,6 +18,7 @@ from prunectl.db.sweep_store import SqlSweepStore
 from prunectl.db.token_store import SqlTokenStore
 from prunectl.db.worker_store import SqlWorkerStore
 from prunectl.dispatch import CeleryDoorbell, job_events, make_app
+from prunectl.jobs.attention import AttentionService
 from prunectl.jobs.comparisons import ComparisonService
 from prunectl.jobs.doctor import Doctor
 from prunectl.jobs.intake import Intake
@@ -50,6 +51,7 @@ class Services:
 
     jobs: JobService
     sweeps: SweepService
+    attention: AttentionService
     standings: StandingService
     comparisons: ComparisonService
     limits: LimitStore
@@ -129,18 +131,22 @@ def assemble(
         doctor=doctor,
         settings=settings,
     )
+    ringer = Ringer(store, workers, doorbell, alive_within_seconds(settings))
     sweep_service = SweepService(
         sweeps=sweeps,
         jobs=jobs,
         intake=Intake(settings, storage, workers),
         idempotency=idempotency,
-        ringer=Ringer(store, workers, doorbell, alive_within_seconds(settings)),
+        ringer=ringer,
         secrets=secrets,
         settings=settings,
     )
     return Services(
         jobs=jobs,
         sweeps=sweep_service,
+        attention=AttentionService(
+            jobs=jobs, store=store, storage=storage, ringer=ringer, secrets=secrets, settings=settings
+        ),
         comparisons=ComparisonService(jobs, sweep_service),
         standings=StandingService(
             jobs=jobs, standings=standings, limits=limits, workers=workers, sweeps=sweeps, settings=settings

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from prunectl.jobs.attention import AttentionService
 from prunectl.jobs.comparisons import ComparisonService
 from prunectl.jobs.service import JobService
 from prunectl.jobs.standings import StandingService
@@ -22,6 +23,11 @@ def _jobs(connection: HTTPConnection) -> JobService:
 def _sweeps(connection: HTTPConnection) -> SweepService:
     sweeps: SweepService = connection.app.state.services.sweeps
     return sweeps
+
+
+def _attention(connection: HTTPConnection) -> AttentionService:
+    attention: AttentionService = connection.app.state.services.attention
+    return attention
 
 
 def _standings(connection: HTTPConnection) -> StandingService:
@@ -41,6 +47,7 @@ def _settings(connection: HTTPConnection) -> Settings:
 
 Jobs = Annotated[JobService, Depends(_jobs)]
 Sweeps = Annotated[SweepService, Depends(_sweeps)]
+Attention = Annotated[AttentionService, Depends(_attention)]
 Standings = Annotated[StandingService, Depends(_standings)]
 Comparisons = Annotated[ComparisonService, Depends(_comparisons)]
 ServiceSettings = Annotated[Settings, Depends(_settings)]

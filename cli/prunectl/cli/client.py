@@ -119,6 +119,12 @@ class Client:
     def spec(self, ref: str) -> Json:
         return self._json("GET", _job(ref, "/spec"))
 
+    def attention(self, ref: str, body: Mapping[str, Any]) -> Json:
+        """The job that draws the picture. Asked for twice, it is drawn once, so a lost answer does no harm."""
+        return self._json(
+            "POST", _job(ref, "/attention"), json=self._with_environment(body), headers=self._hub_header()
+        )
+
     def cancel(self, ref: str) -> Json:
         return self._json("POST", _job(ref, "/cancel"))
 
@@ -179,6 +185,18 @@ class Client:
                 yield from response.iter_raw(COPY_BYTES)
         except httpx2.TransportError as error:
             raise self._unreachable(error) from error
+
+    def report(self, ids: Sequence[str], sweep: str | None) -> bytes:
+        """The report of a job, of several, or of a sweep, as HTML."""
+        if sweep is not None:
+            return self._send("GET", _sweep(sweep, "/report")).content
+        if len(ids) == 1:
+            return self._send("GET", _job(ids[0], "/report")).content
+        return self._send("GET", "/v1/compare/report", params={"ids": ",".join(ids)}).content
+
+    def importance(self, ref: str, format: str) -> bytes:
+        """The importance of a job's heads as SVG or PNG."""
+        return self._send("GET", _job(ref, "/importance"), params={"format": format}).content
 
     def upload(self, sha256: str, path: Path) -> None:
         """Send a file unless the service has it."""

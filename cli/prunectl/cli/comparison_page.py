@@ -9,7 +9,7 @@ from typing import Any
 
 from prunectl.cli.job_columns import SHORT_ID, recipe_text, state_text
 from prunectl.cli.output import Column, Format, Item, print_grid, print_list, to_json, to_yaml, write
-from prunectl.cli.quantities import DASH, quantity
+from prunectl.quantities import DASH, quantity
 
 
 def print_comparison(comparison: Item, format: Format) -> None:

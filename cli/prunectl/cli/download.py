@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from prunectl.cli.client import Client
@@ -54,6 +55,27 @@ def fetch_checkpoint(client: Client, job_id: str, directory: Path) -> None:
         raise DiskFull(f"can't write {str(directory)!r}: {error.strerror or error}", hint="check free space") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def fetch_file(client: Client, job_id: str, name: str, path: Path, *, option: str) -> None:
+    """One file of a job at ``path``, whole or not there; what was there is replaced. See `write_file`."""
+    write_file(path, client.download(job_id, name), option=option)
+
+
+def write_file(path: Path, chunks: Iterable[bytes], *, option: str) -> None:
+    """Write beside ``path`` and rename. Raises InvalidInput (field ``option``) where that can't be written."""
+    staging = path.with_name(f".{path.name}.part")
+    try:
+        with staging.open("wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+        staging.replace(path)
+    except OSError as error:
+        raise InvalidInput(
+            f"{option}: can't write {str(path)!r}: {error.strerror}", field=option, value=str(path)
+        ) from error
+    finally:
+        staging.unlink(missing_ok=True)
 
 
 def verify(directory: Path) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from prunectl.cli.output import Column, Item, field
-from prunectl.cli.quantities import DASH, age, data_size, elapsed, quantity, relative, span
 from prunectl.errors import InvalidInput, nearest
+from prunectl.quantities import DASH, age, data_size, elapsed, quantity, relative, span
 
 SHORT_ID = 8
 # The figure that stands for quality where the evaluation names none: the first of these that was measured.
@@ -49,6 +49,8 @@ def recipe_text(item: Item) -> str:
     """``v l2 h.30 f.25 w.50 even random``: what is removed in the order of the steps, then whatever is not the
     default.
     """
+    if item.get("attention"):
+        return f"attention of {item['attention']['of'][-SHORT_ID:]}"
     recipe: Mapping[str, Any] = item["recipe"]
     parts = ["v"] if recipe.get("vocab") else []
     if (layers := recipe.get("layers")) is not None:

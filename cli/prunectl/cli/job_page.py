@@ -7,7 +7,7 @@ from typing import Any
 
 from prunectl.cli.job_columns import no_real_difference, recipe_text, stage_text, state_text
 from prunectl.cli.output import Item, print_facts, print_grid, write
-from prunectl.cli.quantities import DASH, age, quantity, relative, seconds
+from prunectl.quantities import DASH, age, quantity, relative, seconds
 
 
 def print_page(job: Item) -> None:

@@ -42,6 +42,8 @@ COMMANDS: dict[str, Entry] = {
     "card": Entry("card", "Print a job's model card.", RESULTS),
     "push": Entry("push", "Upload a job's checkpoint to the Hugging Face Hub.", RESULTS),
     "plan": Entry("plan", "Show what each budget would keep, from one job's scores.", RESULTS),
+    "attention": Entry("attention", "Draw where a job's heads look, before and after.", RESULTS),
+    "report": Entry("report", "Write a job's or a sweep's report, one HTML file.", RESULTS),
     "inspect": Entry("inspect", "Show what a model is made of, and what pruning could save.", RESULTS),
     "models": Entry("models", "List the models in the zoo, or show one.", RESULTS),
     "workers": Entry("workers", "List the workers.", RESULTS),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prunectl.cli.job_columns import recipe_text
 from prunectl.cli.output import Column, Item, print_facts
-from prunectl.cli.quantities import count, relative
+from prunectl.quantities import count, relative
 
 COLUMNS = [
     Column(name, name.upper(), lambda item, name=name: str(item[name]), lambda item, name=name: item[name])  # type: ignore[misc]

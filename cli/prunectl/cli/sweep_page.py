@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prunectl.cli.output import Column, Format, Item, field, print_documents, print_facts, print_list
-from prunectl.cli.quantities import DASH, age, elapsed
+from prunectl.quantities import DASH, age, elapsed
 
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 

@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import typer
+
 from prunectl.cli.client import Client
+from prunectl.cli.exits import outcome
 from prunectl.cli.failures import Detached, say
 from prunectl.cli.job_columns import SHORT_ID, state_text
 from prunectl.cli.sweep_page import counts_text
@@ -78,6 +81,17 @@ def follow(client: Client, ref: str, write: Any, *, offset: int = 0) -> Job:
 
 def ended(job: Job) -> bool:
     return job["state"] in TERMINAL_STATES
+
+
+def succeeded(job: Job) -> None:
+    """Say what went wrong and exit with the outcome, unless ``job`` has succeeded."""
+    if job["state"] == "succeeded":
+        return
+    if job.get("error"):
+        say(f"error: {job['error']['code']}: {job['error']['message']}")
+        if job["error"].get("hint"):
+            say(f"hint: {job['error']['hint']}")
+    raise typer.Exit(outcome(job))
 
 
 def detached(ids: Any) -> Detached:

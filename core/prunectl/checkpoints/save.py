@@ -31,6 +31,7 @@ from prunectl.recipe import Recipe
 from prunectl.schemas import Result
 
 CARRIED = "modeling_prunectl"
+REPORT = "report.html"
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -110,8 +111,11 @@ def save(
         manifest.seal(directory)
 
 
-def finalise(directory: Path, result: Result, *, model_name: str) -> None:
-    """Add what was measured: metrics to prunectl.json, README.md, SHA256SUMS last. Raises DiskFull, CorruptWeights."""
+def finalise(directory: Path, result: Result, *, model_name: str, report: str | None = None) -> None:
+    """Add what was measured: metrics to prunectl.json, README.md, the ``report`` as HTML, SHA256SUMS last.
+
+    Raises DiskFull, CorruptWeights.
+    """
     with _disk_full(directory):
         document = manifest.read_manifest(directory)
         config = manifest.read_json(directory / "config.json")
@@ -128,6 +132,8 @@ def finalise(directory: Path, result: Result, *, model_name: str) -> None:
             card.render(document, result, model_name, config["architectures"][0], plain="auto_map" not in config),
             encoding="utf-8",
         )
+        if report is not None:
+            (directory / REPORT).write_text(report, encoding="utf-8")
         manifest.seal(directory)
         manifest.fsync(directory)
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
+from prunectl.attention import read_spec
 from prunectl.errors import Conflict, InvalidInput, NotFound, TooLarge
 from prunectl.evaluation.tasks import text_limit
+from prunectl.jobs.attention import newest_page
 from prunectl.jobs.caller import Caller
 from prunectl.jobs.catalog import Catalog
 from prunectl.jobs.doctor import Check, Doctor
@@ -200,12 +202,16 @@ class JobService:
 
     def show(self, caller: Caller, ref: str) -> JobView:
         caller.require("read")
-        return self._here(view_of(self.find(caller, ref)))
+        job = self.find(caller, ref)
+        view, page = view_of(job), newest_page(self._store, job)
+        return self._here(
+            view.model_copy(update={"artifacts": {**view.artifacts, "attention": page}}) if page else view
+        )
 
     def spec(self, caller: Caller, ref: str) -> dict[str, Any]:
         """The flat recipe file that submits this job again."""
         caller.require("read")
-        return flatten(JobCreate.model_validate(self.find(caller, ref).spec))
+        return flatten(read_spec(self.find(caller, ref).spec))
 
     def events(self, caller: Caller, ref: str, after: int) -> Sequence[Event]:
         caller.require("read")
@@ -319,7 +325,8 @@ class JobService:
         return self._storage.open(name), self._storage.size(name) or 0
 
     def _artifact_root(self, job: Job) -> str:
-        uri = ((job.result or {}).get("artifacts") or {}).get("checkpoint")
+        artifacts = (job.result or {}).get("artifacts") or {}
+        uri = artifacts.get("checkpoint") or artifacts.get("attention", "").rpartition("/")[0]
         name = self._storage.name_of(self._uri_here(uri)) if uri else None
         if name is None:
             raise NotFound(f"job {job.id} is {job.state} and has no checkpoint", hint="prunectl show says why")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from prunectl.attention import AttentionJob, read_spec
 from prunectl.jobs.model import BACKOFF_SECONDS, Job
 from prunectl.jobs.model import JobState as S
 from prunectl.jobs.ports import Worker
 from prunectl.recipe import Recipe
-from prunectl.schemas import ErrorView, JobCreate, JobView, ModelRef, Result, WorkerView
+from prunectl.schemas import ErrorView, JobView, ModelRef, Result, WorkerView
 
 
 def iso(seconds: float) -> str:
@@ -27,7 +28,7 @@ def full_recipe(recipe: Recipe) -> dict[str, object]:
 
 def view_of(job: Job, *, structure: bool = True) -> JobView:
     """The job as JSON; ``structure=False`` for list items."""
-    body = JobCreate.model_validate(job.spec)
+    body = read_spec(job.spec)
     result = None if job.result is None else Result.model_validate(job.result)
     failure = job.failure
     return JobView(
@@ -42,6 +43,9 @@ def view_of(job: Job, *, structure: bool = True) -> JobView:
         model=ModelRef(name=job.model_name, digest=result.model_digest if result else None),
         recipe=full_recipe(body.recipe),
         recipe_digest=job.recipe_digest,
+        attention={"of": body.attention.job, **body.attention.model_dump(mode="json", include={"text", "layers"})}
+        if isinstance(body, AttentionJob)
+        else None,
         evaluation=body.evaluation.model_dump(mode="json", exclude_none=True),
         queue=job.queue,
         priority=job.priority,

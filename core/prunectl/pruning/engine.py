@@ -29,6 +29,8 @@ from prunectl.schemas import BlockStructure, Structure
 Share = Callable[[Callable[[], GradientScores]], GradientScores]
 """Given what computes scores, gives them: from where they lie already, or by calling it."""
 
+_QUARTILES = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -75,13 +77,13 @@ def choose_masks(
     workspace: Path | None = None,
     target: Target | None = None,
     share: Share | None = None,
-    scored: Callable[[Scores], None] | None = None,
+    ranked: Callable[[Scores], None] | None = None,
 ) -> Masks:
     """What ``recipe`` keeps of ``model``: score, mask, score the masked model again, for each of its iterations.
 
     A recipe with a budget is scored once, and the solver keeps to ``target`` (None: `macs_target` of this model).
     ``share`` is asked for the gradient scores of the unmasked model, which recipes of a sweep have in common, and given
-    what computes them; None: they are computed. ``scored`` is told what the solver chooses by.
+    what computes them; None: they are computed. ``ranked`` is told the first scores, those of the whole model.
     ``workspace`` is a directory of this job's own for what the engine writes meanwhile; None: a temporary one. The
     native engine leaves the model as it is; TextPruner zeroes weights of removed units between iterations, which the
     masks remove anyway. Raises EngineUnavailable, UnsupportedArchitecture, CorruptWeights (scores that are no
@@ -95,11 +97,13 @@ def choose_masks(
     if recipe.budget is not None:
         aim = target or macs_target(described(model), recipe)
         found = engine.scores(masks, progress=progress)
-        if scored is not None:
-            scored(found)
+        if ranked is not None:
+            ranked(found)
         return masks_within(found, recipe, blocks, aim.costs, aim.budget)
     for step in range(recipe.iterations):
         found = engine.scores(masks, progress=_part(progress, step, recipe.iterations))
+        if ranked is not None and step == 0:
+            ranked(found)
         masks = next_masks(found, recipe, step, masks, blocks, choose=engine.choose)
     return masks
 
@@ -172,6 +176,22 @@ def structure_of(blocks: list[Block], masks: Masks) -> Structure:
             for row, block in enumerate(blocks)
         ]
     )
+
+
+def with_scores(structure: Structure, scores: Scores) -> Structure:
+    """``structure``, as `structure_of` gives it, with what its units were ranked by; four digits of each score."""
+    layers = [
+        block.model_copy(
+            update={
+                "head_scores": _short(scores.heads[row, : block.heads_total]),
+                "ffn_scores": _short(scores.ffn[row, : block.ffn_total].float().quantile(_QUARTILES))
+                if block.ffn_total
+                else None,
+            }
+        )
+        for row, block in enumerate(structure.layers)
+    ]
+    return structure.model_copy(update={"layers": layers})
 
 
 def kept_of(blocks: list[Block], masks: Masks) -> list[dict[str, Any]]:
@@ -248,6 +268,10 @@ def _engine(
 
 def _part(progress: Progress | None, step: int, of: int) -> Progress | None:
     return None if progress is None else lambda fraction: progress((step + fraction) / of)
+
+
+def _short(scores: Tensor) -> list[float]:
+    return [float(f"{score:.4g}") for score in scores.tolist()]
 
 
 def _kept(mask: Tensor | None, row: int, units: int) -> list[int]:

@@ -22,13 +22,14 @@ from prunectl.evaluation.data import Example
 from prunectl.evaluation.objectives import Objective, objective_for
 from prunectl.recipe import BUDGETS, Recipe
 from prunectl.recovery.recover import recover
+from prunectl.reporting.job_report import job_report
 from prunectl.schemas import JobCreate, Measure, Result
 from prunectl.storage import open_storage
 from prunectl.worker import exporting, greedy_search, selection, stage_sharing, steps
 from prunectl.worker.assignment import Assignment
 from prunectl.worker.measuring import BATCH_SIZE, batches, benchmark, counts, figures, merged, quality_of, weight_bytes
 from prunectl.worker.progress_files import TrainingKeeper
-from prunectl.worker.provenance import cpu_seconds, machine, provenance, versions
+from prunectl.worker.provenance import cpu_seconds, finished_view, machine, provenance, versions
 from prunectl.worker.reload import reload_and_compare
 from prunectl.worker.report import Report, Wanted
 from prunectl.worker.shared_results import SharedResults
@@ -251,16 +252,19 @@ def run(assignment: Assignment, report: Report) -> Result | Wanted:
             "machine": machine(),
         },
     )
-    artifacts = dict(exported.files)
+    files = {**exported.files, "report": checkpoint_save.REPORT}
     if outcome.curve is not None:
         document = {"schema_version": 1, "seq": source.bench_seq, "points": outcome.curve}
         (checkpoint / CURVE).write_text(json.dumps(document))
-        artifacts["curve"] = CURVE
-    checkpoint_save.finalise(checkpoint, result, model_name=body.model)
-    uri = storage.publish(str(checkpoint), assignment.run_name)
+        files["curve"] = CURVE
+    uri = storage.uri(assignment.run_name)
+    artifacts = {"checkpoint": uri, **{name: f"{uri}/{path}" for name, path in files.items()}}
+    result = result.model_copy(update={"artifacts": artifacts})
+    report_page = job_report(finished_view(assignment, body, result))
+    checkpoint_save.finalise(checkpoint, result, model_name=body.model, report=report_page)
+    storage.publish(str(checkpoint), assignment.run_name)
     keeper.forget()
-    files = {name: f"{uri}/{path}" for name, path in artifacts.items()}
-    return result.model_copy(update={"artifacts": {"checkpoint": uri, **files}})
+    return result
 
 
 def _objective(source: Source, examples: list[Example], seed: int, model: PreTrainedModel) -> Objective:

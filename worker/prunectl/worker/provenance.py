@@ -12,7 +12,7 @@ import torch
 from prunectl.evaluation import data
 from prunectl.evaluation.latency import device_name
 from prunectl.evaluation.objectives import Objective
-from prunectl.schemas import JobCreate
+from prunectl.schemas import JobCreate, JobView, ModelRef, Result
 from prunectl.worker.assignment import Assignment
 from prunectl.worker.source import Source
 
@@ -37,6 +37,35 @@ def cpu_seconds() -> float:
     """Processor time of this process and of those that it started and that have ended."""
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return sum(used.ru_utime + used.ru_stime for used in (own, children))
+
+
+def finished_view(assignment: Assignment, body: JobCreate, result: Result) -> JobView:
+    """The job as it will be shown, as far as its runner knows it: no owner and no times, which are the database's."""
+    return JobView(
+        id=assignment.job_id,
+        state="succeeded",
+        progress=1.0,
+        name=body.name,
+        owner="",
+        tags=body.tags,
+        model=ModelRef(name=body.model, digest=result.model_digest),
+        recipe=body.recipe.model_dump(mode="json", exclude_none=True),
+        recipe_digest=body.recipe.digest,
+        evaluation=body.evaluation.model_dump(mode="json", exclude_none=True),
+        queue=assignment.device,
+        priority=body.priority,
+        attempt=assignment.attempt,
+        created_at="",
+        device=assignment.device,
+        gate=result.gate,
+        ledger=result.ledger,
+        labels=result.labels,
+        metrics={name: measure.model_dump(exclude_none=True) for name, measure in result.metrics.items()},
+        stages=result.stages,
+        structure=result.structure,
+        artifacts=result.artifacts,
+        conditions=result.conditions,
+    )
 
 
 def provenance(assignment: Assignment, body: JobCreate, source: Source, objective: Objective) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def main(pipeline: Pipeline | None = None) -> int:
     logs.configure(assignment.log_level, assignment.log_format, job=assignment.job_id, attempt=assignment.attempt)
     report = Report(envelope.report_fd)
     try:
-        outcome = (pipeline or _shipped_pipeline())(assignment, report)
+        outcome = (pipeline or _shipped_pipeline(assignment))(assignment, report)
         if isinstance(outcome, Wanted):
             report.wanted(outcome)
         else:
@@ -44,8 +44,13 @@ def main(pipeline: Pipeline | None = None) -> int:
     return 0
 
 
-def _shipped_pipeline() -> Pipeline:
+def _shipped_pipeline(assignment: Assignment) -> Pipeline:
     # Imported late: this is what loads torch, and from here on a failure to do so is reported.
+    if "attention" in assignment.spec:
+        from prunectl.worker import picturing
+
+        draw: Pipeline = picturing.run
+        return draw
     from prunectl.worker import pipeline
 
     run: Pipeline = pipeline.run

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from prunectl.attention import read_spec
 from prunectl.errors import InvalidData
 from prunectl.evaluation import data, images
 from prunectl.evaluation.data import Example
@@ -65,14 +66,19 @@ class Source:
     """Evaluation examples that the reduced vocabulary cuts into other tokens."""
 
 
-def fetch(assignment: Assignment, body: JobCreate, report: Report) -> Source:
+def fetch_model(assignment: Assignment, body: JobCreate, report: Report) -> Path:
+    """The directory of the unpruned model on this machine."""
     environment = body.environment if assignment.embedded else None
     hub = _hub(assignment)
     own_roots = [Path(root) for root in assignment.zoo_roots]
     located = find_model(
         body.model, embedded=assignment.embedded, own_roots=own_roots, environment=environment, hub=hub
     )
-    path = zoo_fetch.fetch(located.pinned_to(assignment.model_identity), hub, progress=report.progress)
+    return zoo_fetch.fetch(located.pinned_to(assignment.model_identity), hub, progress=report.progress)
+
+
+def fetch(assignment: Assignment, body: JobCreate, report: Report) -> Source:
+    path = fetch_model(assignment, body, report)
     config = zoo_fetch.local_config(path)
     for flag in ("data", "calibration"):
         if getattr(body.evaluation, flag) is not None:
@@ -131,7 +137,7 @@ def _rows(text: str | None, flag: str, assignment: Assignment) -> list[Example] 
 
 
 def _hub(assignment: Assignment) -> HubSettings:
-    environment = JobCreate.model_validate(assignment.spec).environment if assignment.embedded else None
+    environment = read_spec(assignment.spec).environment if assignment.embedded else None
     token = Path(assignment.hub_token_file).read_text() if assignment.hub_token_file else None
     return hub_settings(environment, token)
 

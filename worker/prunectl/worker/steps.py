@@ -179,6 +179,7 @@ def _units(
 ) -> Pruned:
     if not recipe.prunes_units:
         return engine.apply(model, Masks())
+    first: list[Scores] = []
     with report.stage("score") as stage:
         reused: list[bool] = []
 
@@ -197,16 +198,18 @@ def _units(
             workspace=workspace,
             target=target_of(),
             share=shared if share else None,
-            scored=scored,
+            ranked=first.append,
         )
         stage.reused = any(reused) and recipe.iterations == 1
+        if recipe.budget is not None:
+            scored(first[0])
     with report.stage("prune"):
         refitted = engine.refit(model, recipe, masks, refitting, loss, progress=report.progress)
         expected = engine.masked_outputs(model, masks, probe)
         pruned = engine.apply(model, masks, engine=recipe.engine)
         tolerance = REFITTED_TOLERANCE if refitted is not None and refitted.matrices else TOLERANCE
         _prove("heads and neurons", model, probe, expected, tolerance)
-    return replace(pruned, refit=refitted)
+    return replace(pruned, structure=engine.with_scores(pruned.structure, first[0]), refit=refitted)
 
 
 def _targets(

@@ -28,7 +28,7 @@ def compare(
     y: Metric = None,
 ) -> Comparison:
     """Jobs, or a sweep's, side by side, each against its own baseline. ``x`` and ``y`` span the Pareto front."""
-    return comparisons.compare(caller, _names(ids), sweep, metrics=_names(metrics), x=x, y=y)
+    return comparisons.compare(caller, names(ids), sweep, metrics=names(metrics), x=x, y=y)
 
 
 @router.get("/sweeps/{ref}/pareto")
@@ -39,5 +39,6 @@ def pareto(
     return comparisons.pareto(caller, ref, x=x, y=y)
 
 
-def _names(text: str) -> list[str]:
+def names(text: str) -> list[str]:
+    """Of a list separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]

@@ -31,7 +31,7 @@ def command(
 
 def _page(found: Any) -> None:
     from prunectl.cli.output import print_facts, print_grid, write
-    from prunectl.cli.quantities import count
+    from prunectl.quantities import count
 
     total = found["parameters"]
     print_facts(

@@ -56,7 +56,7 @@ def _list(output: str | None, as_json: bool, quiet: bool) -> None:
     from prunectl.cli.connection import connect
     from prunectl.cli.failures import say
     from prunectl.cli.output import Column, choose_format, field, print_list
-    from prunectl.cli.quantities import quantity
+    from prunectl.quantities import quantity
 
     def amount(name: str, header: str) -> Column:
         return Column(name, header, lambda item: quantity(name, item.get(name)), lambda item: item.get(name))

@@ -31,7 +31,7 @@ def command(
     from prunectl.cli.connection import connect
     from prunectl.cli.download import fetch_checkpoint
     from prunectl.cli.output import Column, choose_format, print_list, write
-    from prunectl.cli.quantities import data_size
+    from prunectl.quantities import data_size
 
     with connect() as client:
         job = client.job(id)

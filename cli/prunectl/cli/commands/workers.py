@@ -10,7 +10,7 @@ def command(output: OutputOption = None, as_json: JsonOption = False, quiet: Qui
     from prunectl.cli.connection import connect
     from prunectl.cli.failures import say
     from prunectl.cli.output import Column, choose_format, field, print_list
-    from prunectl.cli.quantities import age
+    from prunectl.quantities import age
 
     columns = [
         field("name"), field("alive"), field("queues"), field("slots"), field("device"), field("running"),

@@ -1,0 +1,138 @@
+"""Attention pictures of jobs that have ended, queued as jobs of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prunectl.attention import PRIORITY, TAG, AttentionJob, AttentionRequest, Pictured, read_spec
+from prunectl.errors import Conflict, InvalidInput, nearest
+from prunectl.jobs.caller import Caller
+from prunectl.jobs.intake import new_id
+from prunectl.jobs.model import Job, JobState
+from prunectl.jobs.ports import JobQuery, JobStore, NewJob, Storage
+from prunectl.jobs.views import view_of
+from prunectl.schemas import JobView, Result
+from prunectl.settings import Settings
+from prunectl.storage.layout import published_name
+
+if TYPE_CHECKING:
+    from prunectl.jobs.ringing import Ringer
+    from prunectl.jobs.service import JobService, SecretKeeper
+
+
+class AttentionService:
+    """Asks workers for pictures, for those who may see the job and may submit."""
+
+    def __init__(
+        self,
+        *,
+        jobs: JobService,
+        store: JobStore,
+        storage: Storage,
+        ringer: Ringer,
+        secrets: SecretKeeper,
+        settings: Settings,
+    ) -> None:
+        self._jobs = jobs
+        self._store = store
+        self._storage = storage
+        self._ringer = ringer
+        self._secrets = secrets
+        self._settings = settings
+
+    def draw(
+        self, caller: Caller, ref: str, request: AttentionRequest, *, hub_token: str | None = None
+    ) -> tuple[JobView, bool]:
+        """(the job that draws, whether it is new). The identical picture is drawn once.
+
+        Raises Conflict where the job has no checkpoint to look into, and InvalidInput for a layer that its model never
+        had.
+        """
+        caller.require("submit")
+        pictured = self._jobs.find(caller, ref)
+        body = self._body(pictured, request)
+        new = NewJob(
+            id=new_id(),
+            owner=pictured.owner,
+            queue=pictured.queue,
+            priority=PRIORITY,
+            spec=body.model_dump(mode="json", exclude={"force"}),
+            digest=body.digest_for(pictured.owner),
+            recipe_digest=pictured.recipe_digest,
+            model_name=pictured.model_name,
+            model_identity=pictured.model_identity,
+            max_failures=body.retries,
+            tags=dict(body.tags),
+        )
+        if hub_token and self._settings.embedded:
+            self._secrets.keep(new.id, hub_token)
+        [added] = self._store.add([new])
+        if added.created:
+            self._ringer.ring(added.job.queue, 1)
+        else:
+            self._secrets.drop(new.id)
+        return view_of(added.job), added.created
+
+    def _body(self, job: Job, request: AttentionRequest) -> AttentionJob:
+        spec = read_spec(job.spec)
+        if isinstance(spec, AttentionJob):
+            raise Conflict(
+                f"job {job.id} is itself a picture of {spec.attention.job}",
+                hint=f"prunectl attention {spec.attention.job} draws another",
+            )
+        result = None if job.result is None else Result.model_validate(job.result)
+        checkpoint = published_name(result.artifacts.get("checkpoint", "")) if result else None
+        if result is None or checkpoint is None:
+            raise Conflict(
+                f"job {job.id} is {job.state}: only a job that succeeded has a checkpoint to look into",
+                hint=f"prunectl wait {job.id}",
+            )
+        if not self._storage.exists(checkpoint):
+            raise Conflict(f"the checkpoint of job {job.id} is no longer in the storage", hint="run the job again")
+        if "data" in result.conditions and spec.evaluation.data is None:  # "random images": see the stage evaluate
+            raise Conflict(f"the model of job {job.id} reads images, and attention is shown for texts alone")
+        _check_layers(request, result)
+        return AttentionJob(
+            model=spec.model,
+            recipe=spec.recipe,
+            evaluation=spec.evaluation,
+            device=spec.device,
+            priority=PRIORITY,
+            tags={TAG: job.id},
+            environment=(request.environment or spec.environment) if self._settings.embedded else None,
+            attention=Pictured(
+                job=job.id,
+                checkpoint=checkpoint,
+                model_digest=result.model_digest,
+                text=request.text,
+                layers=None if request.layers is None else tuple(sorted(set(request.layers))),
+            ),
+        )
+
+
+def newest_page(store: JobStore, job: Job) -> str | None:
+    """URI of the picture of ``job`` that was drawn last, if one was."""
+    if job.state is not JobState.SUCCEEDED or TAG in job.tags:
+        return None
+    query = JobQuery(owner=job.owner, states=(JobState.SUCCEEDED,), tags={TAG: job.id}, limit=1)
+    for found in store.page(query).items:
+        uri: str | None = (found.result or {}).get("artifacts", {}).get("attention")
+        return uri
+    return None
+
+
+def _check_layers(request: AttentionRequest, result: Result) -> None:
+    if request.layers is None:
+        return
+    structure = result.structure
+    tied = len(structure.layers) == 1  # one set of weights, applied again and again
+    known = {block.index for block in structure.layers} | set(structure.removed_layers)
+    wrong = [number for number in request.layers if number not in known and not tied]
+    if wrong:
+        near = nearest(str(wrong[0]), [str(number) for number in sorted(known)])
+        raise InvalidInput(
+            f"layers: the model has no layer {wrong[0]}; its layers are 0 to {max(known)}",
+            field="layers",
+            value=wrong[0],
+            hint=f"did you mean {near or max(known)}?",
+        )
