@@ -197,7 +197,7 @@ class SqlJobStore:
         lease_seconds: float,
         max_running_per_owner: int | None = None,
     ) -> Job | None:
-        by = {"by_worker": worker, "on_device": device, "lease_seconds": lease_seconds}
+        by: dict[str, Any] = {"by_worker": worker, "on_device": device, "lease_seconds": lease_seconds}
         if self._postgresql and max_running_per_owner is None:
             turn = {"below": NO_LIMIT, "max_running": NO_LIMIT, "skip": 0, "take": 1}
             values = {**by, **turn, "new_token": uuid.uuid4().hex}

@@ -27,13 +27,20 @@ from sqlalchemy import (
     literal,
     select,
 )
+from sqlalchemy.types import TypeEngine
 
 from prunectl.db import transitions
 from prunectl.db.claiming import claim_oldest_of, waiting_owners
 from prunectl.db.tables import db_now, events, jobs, metrics, owner_limits
 from prunectl.jobs.model import JobState, Lease
 
-_MEASURES = {"name": String(), "before": Double(), "after": Double(), "stderr": Double(), "n": BigInteger()}
+_MEASURES: dict[str, TypeEngine[Any]] = {
+    "name": String(),
+    "before": Double(),
+    "after": Double(),
+    "stderr": Double(),
+    "n": BigInteger(),
+}
 
 
 @lru_cache(maxsize=64)

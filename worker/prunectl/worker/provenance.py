@@ -59,6 +59,8 @@ def finished_view(assignment: Assignment, body: JobCreate, result: Result) -> Jo
         device=assignment.device,
         gate=result.gate,
         ledger=result.ledger,
+        selection={name: measure.model_dump(exclude_none=True) for name, measure in result.selection.items()},
+        search=result.search,
         labels=result.labels,
         metrics={name: measure.model_dump(exclude_none=True) for name, measure in result.metrics.items()},
         stages=result.stages,
