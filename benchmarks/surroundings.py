@@ -87,7 +87,7 @@ def new_jobs(created: Sequence[JobCreate], *, owners: int = 1, priorities: int =
                 owner=owner,
                 queue="cpu",
                 priority=index % priorities,
-                spec=body.model_dump(mode="json", exclude={"force"}),
+                spec=body.model_dump(mode="json", exclude_none=True, exclude={"force"}),
                 digest=job_digest(owner, f"{body.tags}", body),
                 recipe_digest=body.recipe.digest,
                 model_name=body.model,

@@ -60,6 +60,8 @@ class Evaluation(Wire):
 
     data: str | None = None
     calibration: str | None = None
+    columns: tuple[Annotated[str, Field(max_length=300)], ...] = ()
+    """What columns of the data files are called where it is something else: ``text=sentence``; or a mapping."""
     task: TaskName = "auto"
     metric: str | None = None
     max_samples: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -79,6 +81,27 @@ class Evaluation(Wire):
     def _split_conditions(cls, value: Any) -> Any:
         texts = (value,) if isinstance(value, str) else tuple(value or ())
         return tuple(str(wanted) for text in texts for wanted in parse_gate(str(text)))
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _pairs(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return tuple(f"{ours}={theirs}" for ours, theirs in sorted(value.items()))
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("columns")
+    @classmethod
+    def _known_columns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pair in value:
+            ours, _, theirs = pair.partition("=")
+            if ours not in ("text", "text_pair", "label") or not theirs:
+                raise ValueError(f"{pair!r} names no column: write text=NAME, text_pair=NAME or label=NAME")
+        return value
+
+    @property
+    def column_names(self) -> dict[str, str]:
+        """Our name of a column -> the files'."""
+        return dict(pair.split("=", 1) for pair in self.columns)
 
     @field_validator("bench_batch", mode="before")
     @classmethod
@@ -164,7 +187,7 @@ def nest(flat: dict[str, Any]) -> dict[str, Any]:
     body: dict[str, Any] = {"recipe": {}, "evaluation": {}}
     for raw, value in flat.items():
         name = raw.replace("-", "_")
-        name = {"timeout": "timeout_seconds", "tag": "tags"}.get(name, name)
+        name = {"timeout": "timeout_seconds", "tag": "tags", "column": "columns"}.get(name, name)
         if name == "no_refit":
             name, value = "refit", not value
         if name in SPEC_FIELDS["recipe"]:

@@ -16,7 +16,7 @@ from prunectl.errors import InvalidInput, nearest
 from prunectl.recipe import Recipe
 from prunectl.schemas import SPEC_FIELDS, Evaluation, JobCreate
 
-_FLAG_NAMES = {"timeout_seconds": "timeout", "tags": "tag"}
+_FLAG_NAMES = {"timeout_seconds": "timeout", "tags": "tag", "columns": "column"}
 _CONTAINERS = ("body", "query", "path", "header", "recipe", "evaluation", "environment")
 _BOUNDS = {"minimum": ">= {}", "exclusiveMinimum": "> {}", "maximum": "<= {}", "exclusiveMaximum": "< {}"}
 _TYPES = {"number": "a number", "integer": "a whole number", "string": "text", "boolean": "true or false"}

@@ -14,6 +14,9 @@ from prunectl.schemas import JobCreate, nest
 from prunectl.sweep import SweepCreate, bodies, split
 from prunectl.validation import parse_job, refusal
 
+_MAPPINGS = (("tags", "tag", "team=search"), ("columns", "column", "text=sentence"))
+"""Fields that are mappings, the flag that adds to each, and what it may look like."""
+
 
 def job_body(flags: Mapping[str, Any], sets: Sequence[str], file: str | None) -> dict[str, Any]:
     """The nested body, checked; raises InvalidInput that names each wrong field."""
@@ -47,11 +50,12 @@ def _flat(flags: Mapping[str, Any], sets: Sequence[str], file: str | None) -> di
     for text in sets:
         name, value = _assignment(text)
         flat[name] = value
-    tags = {**_tags(flat.pop("tag", None)), **_tags(flat.pop("tags", None)), **_tags(flags.get("tags"))}
-    flat |= {name: value for name, value in flags.items() if value is not None and name != "tags"}
-    if tags:
-        flat["tags"] = tags
-    return flat
+    for field, flag, example in _MAPPINGS:
+        given = (flat.pop(flag, None), flat.pop(field, None), flags.get(field))
+        if merged := {key: value for some in given for key, value in _pairs(some, flag, example).items()}:
+            flat[field] = merged
+    mapped = {field for field, _, _ in _MAPPINGS}
+    return flat | {name: value for name, value in flags.items() if value is not None and name not in mapped}
 
 
 def read_file(name: str) -> dict[str, Any]:
@@ -93,19 +97,19 @@ def _assignment(text: str) -> tuple[str, Any]:
         raise InvalidInput(f"set: {value!r} is not YAML: {error}", field="set", value=text) from None
 
 
-def _tags(value: Any) -> dict[str, Any]:
-    """Tags as a mapping, a list of ``k=v`` or one ``k=v``."""
+def _pairs(value: Any, flag: str, example: str) -> dict[str, Any]:
+    """A mapping, a list of ``k=v`` or one ``k=v``, as a mapping."""
     if value is None:
         return {}
     if isinstance(value, dict):
         return {str(key): item if isinstance(item, str) else str(item) for key, item in value.items()}
     pairs = [value] if isinstance(value, str) else list(value)
-    tags = {}
+    found = {}
     for pair in pairs:
         key, equals, item = str(pair).partition("=")
         if not equals:
             raise InvalidInput(
-                f"tag: {pair!r} is not key=value", field="tag", value=pair, hint="write --tag team=search"
+                f"{flag}: {pair!r} is not key=value", field=flag, value=pair, hint=f"write --{flag} {example}"
             )
-        tags[key] = item
-    return tags
+        found[key] = item
+    return found

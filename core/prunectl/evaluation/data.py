@@ -12,7 +12,7 @@ from typing import Any
 
 from prunectl.errors import InvalidData, nearest
 from prunectl.evaluation import builtin
-from prunectl.evaluation.readers import READERS, File
+from prunectl.evaluation.readers import COLUMNS, READERS, File
 from prunectl.recipe import digest_of
 
 _INTEGER = re.compile(r"^\s*[+-]?\d{1,9}\s*$", re.ASCII)
@@ -35,16 +35,24 @@ class Example:
         return self.text, self.text_pair
 
 
-def read(path: Path, suffix: str | None = None, *, name: str | None = None, field: str = "data") -> list[Example]:
+def read(
+    path: Path,
+    suffix: str | None = None,
+    *,
+    name: str | None = None,
+    field: str = "data",
+    columns: Mapping[str, str] | None = None,
+) -> list[Example]:
     """The examples of a ``.txt`` (one a line, blank lines skipped), ``.jsonl``, ``.csv`` or ``.parquet`` file.
 
-    Tables and JSON rows have ``text`` and optionally ``text_pair`` and ``label``; other columns are ignored.
+    Tables and JSON rows have ``text`` and optionally ``text_pair`` and ``label``; other columns are ignored;
+    ``columns`` says what they are called in the file where it is something else (``{"text": "sentence"}``).
     ``suffix`` and ``name`` are those of an upload, whose path has neither. Raises InvalidData (``field``) naming the
     file, and the row where one is at fault: unknown suffix, missing, empty or binary file, bad JSON or CSV, missing
     column, row without text.
     """
     suffix = (suffix or path.suffix).lower()
-    file = File(name or path.name, field)
+    file = File(name or path.name, field, columns or {})
     if suffix not in READERS:
         close = nearest(suffix, READERS)
         raise file.fault(
@@ -192,10 +200,14 @@ def _label(example: Example, names: Mapping[int, str], by_name: Mapping[str, int
 
 
 def _example(file: File, row: int, record: Mapping[str, Any]) -> Example:
-    text, pair, label = record.get("text"), record.get("text_pair"), record.get("label")
+    names = [file.column(ours, record) for ours in COLUMNS]
+    text, pair, label = (record.get(theirs) for theirs in names)
     if text is None or (isinstance(text, str) and not text.strip()):
-        raise file.fault(f"row {row} has no text", hint="fill its text or delete the row")
-    for name, value in (("text", text), ("text_pair", pair)):
+        wanted = file.columns.get("text", "text")
+        close = nearest(wanted, record) if wanted not in record else None
+        hint = f"give --column text={close}" if close else f"fill its {wanted} or delete the row"
+        raise file.fault(f"row {row} has no {wanted}", hint=hint)
+    for name, value in zip(names[:2], (text, pair), strict=True):
         if value is not None and not isinstance(value, str):
             raise file.fault(f"row {row} has a {name} that is {type(value).__name__}, not a string")
     if isinstance(label, float) and label.is_integer():

@@ -7,10 +7,13 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from prunectl.errors import InvalidData, nearest
+
+COLUMNS = ("text", "text_pair", "label")
+"""What is read of a row."""
 
 Row = tuple[int, Mapping[str, Any]]
 """A row's number, from 1 (of a table the header isn't counted), and its columns."""
@@ -22,6 +25,13 @@ class File:
 
     name: str
     field: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Our name of a column -> the file's; a file without that one may still have ours."""
+
+    def column(self, ours: str, names: Iterable[str]) -> str:
+        """What ``ours`` is called in this file, which has the columns ``names``."""
+        theirs = self.columns.get(ours, ours)
+        return theirs if theirs in names else ours
 
     def fault(self, what: str, *, hint: str | None = None) -> InvalidData:
         return InvalidData(f"data file {self.name} {what}", hint=hint, field=self.field, value=self.name)
@@ -69,7 +79,8 @@ def read_parquet(file: File, content: bytes) -> Iterator[Row]:
         table = parquet.ParquetFile(BufferReader(content))
         columns = table.schema_arrow.names
         _require_text(file, columns)
-        records = table.read(columns=[name for name in ("text", "text_pair", "label") if name in columns]).to_pylist()
+        wanted = {file.column(name, columns) for name in COLUMNS}
+        records = table.read(columns=[name for name in columns if name in wanted]).to_pylist()
     except (ArrowException, OSError, UnicodeDecodeError) as error:
         raise file.fault(f"is not Parquet: {error}") from error
     yield from enumerate(records, 1)
@@ -102,9 +113,10 @@ def _decode(file: File, content: bytes) -> str:
 
 def _require_text(file: File, columns: Iterable[str]) -> None:
     names = [str(column) for column in columns]
-    if "text" not in names:
-        close = nearest("text", names)
+    if file.column("text", names) not in names:
+        wanted = file.columns.get("text", "text")
+        close = nearest(wanted, names)
         raise file.fault(
-            f"has no column text; its columns are {', '.join(names[:20]) or 'none'}",
-            hint=f"rename {close} to text" if close else "name the column of the texts text",
+            f"has no column {wanted}; its columns are {', '.join(names[:20]) or 'none'}",
+            hint=f"give --column text={close}" if close else "say which holds the texts: --column text=NAME",
         )

@@ -56,7 +56,8 @@ def new_job_of(caller: Caller, admitted: Admitted, *, job_id: str | None = None,
         owner=caller.owner,
         queue=admitted.queue,
         priority=body.priority,
-        spec=body.model_dump(mode="json", exclude={"force"}),
+        # What is unset stays out: an older worker knows no fields that came later, and refuses them.
+        spec=body.model_dump(mode="json", exclude_none=True, exclude={"force"}),
         digest=job_digest(caller.owner, admitted.located.identity, body),
         recipe_digest=body.recipe.digest,
         model_name=body.model,
@@ -110,7 +111,10 @@ class Intake:
             )
             if value is not None
         }
-        examples = {flag: looks.read(source, flag, body.environment) for flag, source in sources.items()}
+        examples = {
+            flag: looks.read(source, flag, body.evaluation.columns, body.environment)
+            for flag, source in sources.items()
+        }
         if config is not None:
             # The seed draws what is removed, never how much: recipes that differ by it alone are checked once.
             same = (located, body.environment, body.evaluation, body.recipe.model_copy(update={"seed": 0}))
@@ -144,7 +148,13 @@ class Intake:
             return None
 
     def _read(
-        self, source: Source, flag: str, environment: Environment | None, *, hub_token: str | None
+        self,
+        source: Source,
+        flag: str,
+        columns: tuple[str, ...],
+        environment: Environment | None,
+        *,
+        hub_token: str | None,
     ) -> list[data.Example]:
         """The rows of an uploaded file; nothing of text that only the worker reads."""
         if source.kind == "builtin":
@@ -163,7 +173,8 @@ class Intake:
                 hint="PUT it to /v1/uploads/<sha256> first; prunectl submit does",
             )
         with self._storage.local_path(name) as path:
-            return data.read(path, suffix=source.suffix, name=source.name, field=flag)
+            names = dict(pair.split("=", 1) for pair in columns)
+            return data.read(path, suffix=source.suffix, name=source.name, field=flag, columns=names)
 
     def _check_model(
         self, body: JobCreate, config: Mapping[str, Any], examples: Mapping[str, list[data.Example]]
@@ -206,7 +217,7 @@ class _Looks:
 
     locate: Callable[[str, Environment | None], Located]
     config: Callable[[Located, Environment | None], dict[str, Any] | None]
-    read: Callable[[Source, str, Environment | None], list[data.Example]]
+    read: Callable[[Source, str, tuple[str, ...], Environment | None], list[data.Example]]
     served: Callable[[], frozenset[str]]
     checked: dict[Any, str | None]
     """The task, by model, evaluation and recipe."""

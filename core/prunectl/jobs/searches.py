@@ -60,7 +60,8 @@ def new_candidates(job: Job, sweep_id: str | None, wanted: Iterable[Sequence[int
             owner=job.owner,
             queue=job.queue,
             priority=job.priority,
-            spec=body.model_dump(mode="json", exclude={"force"}),
+            # What is unset stays out: an older worker knows no fields that came later, and refuses them.
+            spec=body.model_dump(mode="json", exclude_none=True, exclude={"force"}),
             digest=job_digest(job.owner, job.model_identity, body),
             recipe_digest=body.recipe.digest,
             model_name=job.model_name,

@@ -114,6 +114,7 @@ def test_an_identical_job_is_returned_unless_forced(run: Any, model: str) -> Non
         (["--heads", "0.3", "--bench-batch", "1,x"], ["--bench-batch", "'x'"]),
         (["--heads", "0.3", "--timeout", "soon"], ["--timeout", "'soon'", "90s"]),
         (["--heads", "0.3", "--tag", "novalue"], ["--tag", "key=value"]),
+        (["--heads", "0.3", "--column", "txt=a"], ["--column", "'txt=a'", "text=NAME, text_pair=NAME or label=NAME"]),
         (["--heads", "0.3", "--set", "haeds=0.1"], ["'haeds'", "did you mean heads?"]),
         (["--heads", "0.3", "--set", "heads"], ["--set", "name=value"]),
         (["--layers", "1", "--refit"], ["refit can't be used by layers"]),
@@ -165,6 +166,30 @@ def test_a_local_data_file_is_uploaded_once_by_its_digest(
     assert kind == "upload:sha256"
     assert services.storage.read(f"uploads/{digest[:2]}/{digest}") == file.read_bytes()
     assert run("submit", "-m", model, "--heads", "0.3", "--calibration", str(file), "--data", str(file)).code == 0
+
+
+def test_columns_travel_as_flags_and_come_back_in_the_spec(
+    run: Any, services: Services, model: str, tmp_path: Path
+) -> None:
+    data = tmp_path / "rows.csv"
+    data.write_text("sentence,text_pair\none,two\nthree,four\n")
+    refused = run("submit", "-m", model, "--heads", "0.3", "--data", str(data))
+    assert refused.code == 2
+    assert "has no column text; its columns are sentence, text_pair" in refused.err
+    ran = run("submit", "-m", model, "--heads", "0.3", "--data", str(data), "--column", "text=sentence")
+    assert ran.code == 0, ran.err
+    job = services.store.get(ran.lines[0])
+    assert job is not None
+    assert JobCreate.model_validate(job.spec).evaluation.column_names == {"text": "sentence"}
+    assert yaml.safe_load(run("spec", job.id).out)["columns"] == ["text=sentence"]
+
+
+def test_what_is_unset_is_not_in_the_spec(run: Any, services: Services, model: str) -> None:
+    # An older worker, which knows no later fields, must be able to take the job.
+    job = services.store.get(run("submit", "-m", model, "--heads", "0.3").lines[0])
+    assert job is not None
+    assert None not in job.spec["evaluation"].values()
+    assert None not in job.spec["recipe"].values()
 
 
 def test_a_dry_run_prints_counts_and_queues_nothing(run: Any, model: str) -> None:

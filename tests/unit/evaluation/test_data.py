@@ -95,7 +95,40 @@ class TestRead:
         assert caught.value.hint == "did you mean .jsonl?"
         with pytest.raises(InvalidData) as caught:
             read(write(tmp_path, "b.csv", "Text,label\na,1\n"))
-        assert caught.value.hint == "rename Text to text"
+        assert caught.value.hint == "give --column text=Text"
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("a.csv", "sentence,gold,text_pair\ngood film,1,it is\n"),
+            ("a.jsonl", '{"sentence": "good film", "gold": 1, "text_pair": "it is", "text": "another"}\n'),
+        ],
+    )
+    def test_columns_may_have_other_names(self, tmp_path: Path, name: str, content: str) -> None:
+        columns = {"text": "sentence", "label": "gold"}
+        [example] = read(write(tmp_path, name, content), columns=columns)
+        assert example.texts == ("good film", "it is")
+        assert str(example.label) == "1"
+
+    def test_a_table_of_parquet_too(self, tmp_path: Path) -> None:
+        pyarrow = pytest.importorskip("pyarrow")
+        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(pyarrow.table({"sentence": ["a"], "gold": [2], "other": [1]}), tmp_path / "a.parquet")
+        [example] = read(tmp_path / "a.parquet", columns={"text": "sentence", "label": "gold"})
+        assert (example.text, example.label) == ("a", 2)
+
+    def test_a_file_without_the_other_name_may_have_ours(self, tmp_path: Path) -> None:
+        assert read(write(tmp_path, "a.csv", "text\na\n"), columns={"text": "sentence"}) == [Example("a")]
+
+    def test_a_column_that_no_name_fits_is_told_with_those_there_are(self, tmp_path: Path) -> None:
+        with pytest.raises(InvalidData) as caught:
+            read(write(tmp_path, "a.csv", "sentence,label\na,1\n"), columns={"text": "sentences"})
+        assert "has no column sentences; its columns are sentence, label" in str(caught.value)
+        assert caught.value.hint == "give --column text=sentence"
+        with pytest.raises(InvalidData) as caught:
+            read(write(tmp_path, "a.jsonl", '{"sentence": "a"}\n'), columns={"text": "sentences"})
+        assert "row 1 has no sentences" in str(caught.value)
+        assert caught.value.hint == "give --column text=sentence"
 
     def test_a_directory_is_no_file(self, tmp_path: Path) -> None:
         (tmp_path / "a.txt").mkdir()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,16 +83,20 @@ def fetch(assignment: Assignment, body: JobCreate, report: Report) -> Source:
     for flag in ("data", "calibration"):
         if getattr(body.evaluation, flag) is not None:
             refuse_data(config, flag)
-    data_rows = _rows(body.evaluation.data, "data", assignment)
+    data_rows = _rows(body.evaluation.data, "data", assignment, body.evaluation.column_names)
     task = task_of(config, body.evaluation.task, labelled=any(e.label is not None for e in data_rows or ()))
-    calibration_rows = _rows(body.evaluation.calibration, "calibration", assignment)
+    calibration_rows = _rows(body.evaluation.calibration, "calibration", assignment, body.evaluation.column_names)
     calibration, evaluation = _examples(body, config, task, data_rows, calibration_rows)
     axes.check_export(config, body.recipe)
     training: list[Example] = []
     selection: list[Example] = []
     share = body.evaluation.selection
     if body.recipe.recover != "none" or share is not None:
-        rows = _rows(body.recipe.recover_data, "recover_data", assignment) or calibration_rows or data_rows
+        rows = (
+            _rows(body.recipe.recover_data, "recover_data", assignment, body.evaluation.column_names)
+            or calibration_rows
+            or data_rows
+        )
         training = _training(rows, config, task, evaluation, body.recipe.seed)
     if share is not None and not body.recipe.greedy:
         selection, training = _selection(training, share)
@@ -122,7 +126,7 @@ def fetch(assignment: Assignment, body: JobCreate, report: Report) -> Source:
     )
 
 
-def _rows(text: str | None, flag: str, assignment: Assignment) -> list[Example] | None:
+def _rows(text: str | None, flag: str, assignment: Assignment, columns: Mapping[str, str]) -> list[Example] | None:
     if text is None:
         return None
     source = parse_source(text, flag=flag)
@@ -130,10 +134,14 @@ def _rows(text: str | None, flag: str, assignment: Assignment) -> list[Example] 
         return data.builtin_python_docs()
     if source.hub is not None:
         hub = _hub(assignment)
-        return [row for path in datasets.fetch(source.hub, hub, field=flag) for row in data.read(path, field=flag)]
+        return [
+            row
+            for path in datasets.fetch(source.hub, hub, field=flag)
+            for row in data.read(path, field=flag, columns=columns)
+        ]
     assert source.digest is not None
     with open_storage(assignment.storage_url).local_path(upload_name(source.digest)) as path:
-        return data.read(path, suffix=source.suffix, name=source.name, field=flag)
+        return data.read(path, suffix=source.suffix, name=source.name, field=flag, columns=columns)
 
 
 def _hub(assignment: Assignment) -> HubSettings:
@@ -238,7 +246,7 @@ def with_vocabulary(
     What a task says of single tokens can only be compared where both tokenizers cut the text alike: of those tasks,
     evaluation examples that are cut otherwise are left out. The other tasks keep them all.
     """
-    rows = _rows(body.recipe.vocab, "vocab", assignment)
+    rows = _rows(body.recipe.vocab, "vocab", assignment, body.evaluation.column_names)
     if rows is None:
         return source
     axes.check_vocabulary(source.config, body.recipe)

@@ -98,6 +98,10 @@ def command(
         ),
     ] = None,
     calibration: Annotated[str | None, typer.Option(metavar="SRC", help="Data that the scores are taken on.")] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="OURS=THEIRS", help="What a column of the data is called, as text=sentence."),
+    ] = None,
     task: Annotated[
         str | None, typer.Option(metavar="auto|fill-mask|…", help="What the model is evaluated at.")
     ] = None,
