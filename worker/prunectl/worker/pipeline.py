@@ -144,7 +144,8 @@ def run(assignment: Assignment, report: Report) -> Result:
     del model
 
     with report.stage("reload"):
-        reloaded = reload_and_compare(
+        prove = partial(
+            reload_and_compare,
             original=source.path,
             checkpoint=checkpoint,
             scratch=scratch,
@@ -153,6 +154,13 @@ def run(assignment: Assignment, report: Report) -> Result:
             bench_batch=body.evaluation.bench_batch[0],
             bench_seq=source.bench_seq,
             threads=assignment.threads,
+        )
+        reloaded = stage_sharing.reloaded(
+            shared,
+            source,
+            body.evaluation.bench_batch[0],
+            assignment.threads,
+            lambda known: prove(memory_before_bytes=known),
         )
         metrics["peak_memory_bytes"] = Measure(before=reloaded.memory_before_bytes, after=reloaded.memory_after_bytes)
 
