@@ -36,6 +36,8 @@ def test_the_second_recipe_of_a_sweep_shares_and_finds_the_same(tmp_path: Path) 
     assert second.structure == alone.structure
     for name in ("eval_loss", "eval_accuracy", "eval_agreement"):
         assert second.metrics[name] == alone.metrics[name]
+    memory = [result.metrics["peak_memory_bytes"] for result in (first, second)]
+    assert memory[0].before == memory[1].before and memory[1].after is not None
 
 
 def test_other_data_or_a_model_that_a_step_has_changed_shares_no_score(tmp_path: Path) -> None:

@@ -167,7 +167,8 @@ def run(assignment: Assignment, report: Report) -> Result | Wanted:
     reloaded = None
     if not candidate:  # the search proves its winner; of the others only the quality counts
         with report.stage("reload"):
-            reloaded = reload_and_compare(
+            prove = partial(
+                reload_and_compare,
                 original=source.path,
                 checkpoint=checkpoint,
                 scratch=scratch,
@@ -176,6 +177,13 @@ def run(assignment: Assignment, report: Report) -> Result | Wanted:
                 bench_batch=body.evaluation.bench_batch[0],
                 bench_seq=source.bench_seq,
                 threads=assignment.threads,
+            )
+            reloaded = stage_sharing.reloaded(
+                shared,
+                source,
+                body.evaluation.bench_batch[0],
+                assignment.threads,
+                lambda known: prove(memory_before_bytes=known),
             )
             metrics["peak_memory_bytes"] = Measure(
                 before=reloaded.memory_before_bytes, after=reloaded.memory_after_bytes

@@ -35,6 +35,8 @@ class Request:
     bench_seq: int
     threads: int
     parent_pid: int
+    memory_before_bytes: int | None
+    """Of the unpruned model, where it is known; None: it is measured."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,11 @@ def reload_and_compare(
     bench_batch: int,
     bench_seq: int,
     threads: int,
+    memory_before_bytes: int | None = None,
 ) -> Reloaded:
     """Compare what the checkpoint computes in a fresh process with ``expected``; raises ReloadMismatch.
+
+    ``memory_before_bytes`` is the unpruned model's peak where another job has measured it; None: it is measured, too.
 
     ``expected``: output of the masked (and refitted) model for ``inputs`` (each [examples, tokens]), on any device.
     """
@@ -65,7 +70,9 @@ def reload_and_compare(
     probe, request_file = scratch / "probe.safetensors", scratch / "reload.json"
     tensors = {f"inputs.{name}": tensor.cpu().contiguous() for name, tensor in inputs.items()}
     save_file({**tensors, "expected": expected.detach().cpu().contiguous()}, probe)
-    request = Request(str(original), str(checkpoint), str(probe), bench_batch, bench_seq, threads, os.getpid())
+    request = Request(
+        str(original), str(checkpoint), str(probe), bench_batch, bench_seq, threads, os.getpid(), memory_before_bytes
+    )
     request_file.write_text(json.dumps(asdict(request)))
     done = subprocess.run(
         [sys.executable, "-m", "prunectl.worker.reload", str(request_file)],
@@ -112,7 +119,9 @@ def _answer(request: Request) -> Reloaded:
 
         return load_in_the_fork
 
-    before = measure_loading(first(lambda: load_original(original, local_config(original))), use)
+    before = request.memory_before_bytes
+    if before is None:
+        before = measure_loading(first(lambda: load_original(original, local_config(original))), use)
     after = measure_loading(first(lambda: load_pruned(request.checkpoint)), use)
     torch.set_num_threads(request.threads)
     tensors = load_file(request.probe)

@@ -1,4 +1,5 @@
-"""Stage sharing: the unpruned model's scores and what it says of the evaluation data, once for all jobs of a sweep.
+"""Stage sharing: the unpruned model's scores and what it says of the evaluation data, and its peak memory,
+once for all jobs of a sweep.
 
 Here is what either depends on. A change of what a stage computes raises its version, so that nothing of before is taken
 for it; versions of libraries and the device belong to the conditions, for they change last digits.
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -18,11 +20,12 @@ from prunectl.evaluation.tasks import Task
 from prunectl.pruning.scores import GradientScorer, GradientScores, Scores
 from prunectl.recipe import Recipe, digest_of
 from prunectl.worker.provenance import machine, versions
+from prunectl.worker.reload import Reloaded
 from prunectl.worker.shared_results import Arrays, Facts, SharedResults
 from prunectl.worker.source import Source
 
-BASELINE, SCORES = "baseline", "scores"
-BASELINE_VERSION = SCORES_VERSION = 1
+BASELINE, SCORES, MEMORY = "baseline", "scores", "memory"
+BASELINE_VERSION = SCORES_VERSION = MEMORY_VERSION = 1
 _SCORERS: tuple[GradientScorer, ...] = ("taylor", "fisher")
 
 
@@ -79,6 +82,29 @@ def scores(
         )
         for scorer in _SCORERS
     }, found.reused
+
+
+def reloaded(
+    shared: SharedResults, source: Source, batch: int, threads: int, prove: Callable[[int | None], Reloaded]
+) -> Reloaded:
+    """What ``prove`` says, told the unpruned model's peak memory in bytes where a job before has measured it."""
+    conditions = {
+        "model": source.digest,
+        "version": MEMORY_VERSION,
+        "batch": batch,
+        "seq": source.bench_seq,
+        "threads": threads,
+        "machine": machine(),
+        "versions": versions(),
+    }
+    proved: list[Reloaded] = []
+
+    def measure() -> tuple[Arrays, Facts]:
+        proved.append(prove(None))
+        return {"memory_before_bytes": np.array([proved[0].memory_before_bytes])}, {}
+
+    found = shared.get(MEMORY, conditions, measure)
+    return proved[0] if proved else prove(int(found.arrays["memory_before_bytes"][0]))
 
 
 def _of_model(source: Source, model: PreTrainedModel, seed: int, batch_size: int) -> dict[str, Any]:
