@@ -18,7 +18,9 @@ ASSIGNMENT = re.compile(r"^(?P<name>[A-Z_]+)=\$\((?P<command>.*)\)$", re.DOTALL)
 ID = re.compile(r"\b[0-9a-z]{26}\b")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-NUMBER = re.compile(r"(?<![A-Za-z_])~?[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?:ms|us|s|m|h|d|kB|MB|GB|B|k|M|G|x|%)?(?![\w.])")
+NUMBER = re.compile(
+    r"(?<![A-Za-z_])~?[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?:ms|us|s|m|h|d|kB|MB|GB|B|k|M|G|x|%)?(?![\w.])"
+)
 
 
 @dataclass(frozen=True)
