@@ -72,7 +72,7 @@ def svg(structure: Structure, *, standalone: bool = True) -> str:
 
 def label(block: BlockStructure, blocks: list[BlockStructure]) -> str:
     """``layer 3``; with the stack and the kind where a model has several."""
-    parts = []
+    parts: list[str] = []
     if len({other.stack for other in blocks}) > 1:
         parts.append(block.stack)
     if block.attention == "cross":
