@@ -122,7 +122,7 @@ def _row(job: JobView) -> dict[str, Any]:
         "id": job.id,
         "name": job.name,
         "model": short_name(job.model.name),
-        "recipe": f"attention of {job.attention['of']}" if job.attention else recipe_text(job.recipe),
+        "recipe": f"attention of {job.attention['of'][-8:]}" if job.attention else recipe_text(job.recipe),
         "state": "gate not met" if job.gate and not job.gate.passed else job.state,
         "tone": "bad" if job.state == "failed" or (job.gate and not job.gate.passed) else "",
         "stage": f"{job.stage} {job.progress:.0%}" if job.state == "running" and job.stage else "",
