@@ -13,7 +13,7 @@ from prunectl.api import problems
 from prunectl.api.auth import Authentication
 from prunectl.api.limits import RequestLimits
 from prunectl.api.metrics import QueueCollector, RequestMetrics
-from prunectl.api.routes import attention, comparisons, fleet, jobs, probes, reports, streams, sweeps, uploads
+from prunectl.api.routes import attention, comparisons, fleet, jobs, probes, reports, streams, sweeps, ui, uploads
 from prunectl.jobs.leftovers import chores
 from prunectl.jobs.sweeper import Sweeper
 from prunectl.settings import Settings
@@ -65,7 +65,7 @@ def create_app(settings: Settings, *, services: Services | None = None, instance
 
     problems.install(app)
     app.include_router(probes.router)
-    for module in (jobs, attention, sweeps, comparisons, reports, streams, uploads, fleet):
+    for module in (jobs, attention, sweeps, comparisons, reports, streams, uploads, fleet, ui):
         app.include_router(module.router)
 
     # The last one added runs first: requests are counted, then authenticated, then bounded.

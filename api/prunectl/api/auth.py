@@ -13,6 +13,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from prunectl.api import browser
 from prunectl.api.problems import problem_response
 from prunectl.errors import PrunectlError, Unauthenticated
 from prunectl.jobs.ports import TokenStore
@@ -44,6 +45,9 @@ class Authentication:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self.app(scope, receive, send)
             return
+        if browser.is_page(scope["path"]):
+            await self._page(scope, receive, send)
+            return
         try:
             caller = await self._caller(Headers(scope=scope).get("authorization", ""))
         except PrunectlError as error:
@@ -52,16 +56,34 @@ class Authentication:
         scope.setdefault("state", {})["caller"] = caller
         await self.app(scope, receive, send)
 
+    async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A page for people: signed in by a cookie; whoever isn't gets the form, wherever they wanted to go."""
+        if scope["path"] != browser.SIGN_IN or scope["method"] != "POST":  # that is the form itself
+            try:
+                caller = await caller_of(self.tokens, browser.token_in(Headers(scope=scope)))
+            except PrunectlError:
+                await browser.sign_in_page()(scope, receive, send)
+                return
+            scope.setdefault("state", {})["caller"] = caller
+        await self.app(scope, receive, send)
+
     async def _caller(self, authorization: str) -> Caller:
         scheme, _, secret = authorization.partition(" ")
-        hint = "set PRUNECTL_API_TOKEN to a token of `prunectl tokens create`"
-        if scheme.lower() != "bearer" or not secret.strip():
-            raise Unauthenticated("this service needs a bearer token", hint=hint)
-        digest = hashlib.sha256(secret.strip().encode("latin-1")).hexdigest()
-        token = await run_in_threadpool(self.tokens.token_by_secret, digest)
-        if token is None:
-            raise Unauthenticated("the token is unknown, expired or revoked", hint=hint)
-        return Caller(owner=token.owner, scopes=scopes_of(token.scopes))
+        if scheme.lower() != "bearer":
+            secret = ""
+        return await caller_of(self.tokens, secret)
+
+
+async def caller_of(tokens: TokenStore, secret: str) -> Caller:
+    """Whose token ``secret`` is. Raises Unauthenticated where it is nobody's any more."""
+    hint = "set PRUNECTL_API_TOKEN to a token of `prunectl tokens create`"
+    if not secret.strip():
+        raise Unauthenticated("this service needs a bearer token", hint=hint)
+    digest = hashlib.sha256(secret.strip().encode("latin-1", "replace")).hexdigest()
+    token = await run_in_threadpool(tokens.token_by_secret, digest)
+    if token is None:
+        raise Unauthenticated("the token is unknown, expired or revoked", hint=hint)
+    return Caller(owner=token.owner, scopes=scopes_of(token.scopes))
 
 
 def current_caller(request: Request, _token: HTTPAuthorizationCredentials | None = Security(_bearer)) -> Caller:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from huggingface_hub import ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 
 from prunectl.schemas import Measure, Result
+from prunectl.zoo.datasets import HubData
 
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?$")
 _AUTO_CLASSES = {
@@ -20,6 +21,8 @@ _AUTO_CLASSES = {
     "MTModel": "AutoModelForSeq2SeqLM",
     "ForImageClassification": "AutoModelForImageClassification",
 }
+_HUB_METRICS = {"eval_accuracy": ("accuracy", None), "eval_f1": ("f1", {"average": "macro"})}
+"""Our metric -> its name on the Hub, and its arguments there."""
 _UNITS = {"_seconds": "s", "_bytes": "bytes", "_per_second": "/s"}
 
 
@@ -28,13 +31,16 @@ def render(manifest: dict[str, Any], result: Result, model_name: str, architectu
 
     ``plain``: the directory loads without a modelling file.
     """
+    title = model_name.rstrip("/").rpartition("/")[2] or model_name
+    results = _eval_results(manifest, result)
     front = ModelCardData(
+        model_name=f"{title}, pruned" if results else None,
+        eval_results=results or None,
         base_model=model_name.partition("@")[0] if _HUB_NAME.match(model_name) else None,
         library_name="transformers",
         tags=["prunectl", "pruned", "model-compression"],
         pipeline_tag=result.conditions.get("task"),
     )
-    title = model_name.rstrip("/").rpartition("/")[2] or model_name
     body = _BODY.format(
         title=title,
         model=model_name,
@@ -99,6 +105,32 @@ _LEDGER = """## Step by step
 {rows}
 
 """
+
+
+def _eval_results(manifest: dict[str, Any], result: Result) -> list[EvalResult]:
+    """What was measured on the labels of a data set of the Hub, for the card's ``model-index``.
+
+    The Hub's newer ``.eval_results`` isn't written: it is for data sets that are registered as benchmarks, whose
+    leaderboards would get a value that was measured in another way, as a rule on a part of the data.
+    """
+    source = HubData.parse(str((manifest.get("evaluation") or {}).get("data") or ""))
+    if source is None or result.labels != "data":
+        return []
+    return [
+        EvalResult(
+            task_type=result.conditions["task"],
+            dataset_type=source.repo_id,
+            dataset_name=source.repo_id,
+            dataset_split=source.split,
+            dataset_revision=source.revision,
+            metric_type=metric,
+            metric_name=f"{metric}, n = {measure.n}, standard error {_number(measure.stderr)}",
+            metric_value=measure.after,
+            metric_args=arguments,
+        )
+        for name, (metric, arguments) in _HUB_METRICS.items()
+        if (measure := result.metrics.get(name)) is not None and measure.after is not None
+    ]
 
 
 def _auto_class(architecture: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from prunectl.attention import PRIORITY, TAG, AttentionJob, AttentionRequest, Pictured, read_spec
@@ -110,15 +111,21 @@ class AttentionService:
         )
 
 
-def newest_page(store: JobStore, job: Job) -> str | None:
-    """URI of the picture of ``job`` that was drawn last, if one was."""
+def with_picture(view: JobView, job: Job, store: JobStore) -> JobView:
+    """``view`` of ``job`` with the picture of it that was drawn last among its artifacts, if one was."""
     if job.state is not JobState.SUCCEEDED or TAG in job.tags:
-        return None
+        return view
     query = JobQuery(owner=job.owner, states=(JobState.SUCCEEDED,), tags={TAG: job.id}, limit=1)
     for found in store.page(query).items:
-        uri: str | None = (found.result or {}).get("artifacts", {}).get("attention")
-        return uri
-    return None
+        page = ((found.result or {}).get("artifacts") or {}).get("attention")
+        if page:
+            return view.model_copy(update={"artifacts": {**view.artifacts, "attention": page}})
+    return view
+
+
+def directory_of(artifacts: Mapping[str, str]) -> str:
+    """URI of the directory that a job published: its checkpoint, or where its picture lies alone; empty for neither."""
+    return artifacts.get("checkpoint") or artifacts.get("attention", "").rpartition("/")[0]
 
 
 def _check_layers(request: AttentionRequest, result: Result) -> None:

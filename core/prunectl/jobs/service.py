@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from prunectl.attention import read_spec
 from prunectl.errors import Conflict, InvalidInput, NotFound, TooLarge
 from prunectl.evaluation.tasks import text_limit
-from prunectl.jobs.attention import newest_page
+from prunectl.jobs.attention import directory_of, with_picture
 from prunectl.jobs.caller import Caller
 from prunectl.jobs.catalog import Catalog
 from prunectl.jobs.doctor import Check, Doctor
@@ -203,10 +203,7 @@ class JobService:
     def show(self, caller: Caller, ref: str) -> JobView:
         caller.require("read")
         job = self.find(caller, ref)
-        view, page = view_of(job), newest_page(self._store, job)
-        return self._here(
-            view.model_copy(update={"artifacts": {**view.artifacts, "attention": page}}) if page else view
-        )
+        return self._here(with_picture(view_of(job), job, self._store))
 
     def spec(self, caller: Caller, ref: str) -> dict[str, Any]:
         """The flat recipe file that submits this job again."""
@@ -325,8 +322,7 @@ class JobService:
         return self._storage.open(name), self._storage.size(name) or 0
 
     def _artifact_root(self, job: Job) -> str:
-        artifacts = (job.result or {}).get("artifacts") or {}
-        uri = artifacts.get("checkpoint") or artifacts.get("attention", "").rpartition("/")[0]
+        uri = directory_of((job.result or {}).get("artifacts") or {})
         name = self._storage.name_of(self._uri_here(uri)) if uri else None
         if name is None:
             raise NotFound(f"job {job.id} is {job.state} and has no checkpoint", hint="prunectl show says why")

@@ -47,8 +47,8 @@ class Bar:
     scores: str
 
 
-def job_report(job: JobView, *, policy: bool = True, inside: bool = False) -> str:
-    """The report as HTML. ``inside``: as a page of the service, with a way back to the list and no policy of its own.
+def job_report(job: JobView, *, nonce: str | None = None) -> str:
+    """The report as HTML. With a ``nonce`` for its style it is a page of the service, which has a way back to the list.
 
     A job that hasn't succeeded gets one, too: what it is, how far it came and what went wrong.
     """
@@ -57,8 +57,7 @@ def job_report(job: JobView, *, policy: bool = True, inside: bool = False) -> st
     return render(
         "job.html.j2",
         job=job,
-        inside=inside,
-        policy=policy and not inside,
+        nonce=nonce,
         name=short_name(job.model.name),
         verdict=verdict(job),
         rows=[row_of(name, measure) for name, measure in job.metrics.items()],

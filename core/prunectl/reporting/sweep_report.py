@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from prunectl.quantities import quantity
 from prunectl.recipe import Recipe
 from prunectl.reporting.job_report import Row, row_of
 from prunectl.reporting.rendering import render
+from prunectl.sweep import SweepView
 
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 80, 20, 16, 52
@@ -51,12 +52,27 @@ class Line:
     cells: list[Row]
 
 
-def comparison_report(comparison: Comparison, *, title: str, facts: Sequence[tuple[str, str]] = ()) -> str:
+def sweep_report(sweep: SweepView, comparison: Comparison, *, nonce: str | None = None) -> str:
+    """The report of a sweep, whose jobs ``comparison`` compares. With a ``nonce`` it is a page of the service."""
+    facts = [
+        ("sweep", sweep.id),
+        ("state", sweep.state),
+        ("jobs", f"{sweep.jobs}, {sweep.counts.succeeded} succeeded"),
+        ("model", ", ".join(sorted({job.model.name for job in comparison.items}))),
+        ("created", sweep.created_at),
+    ]
+    return comparison_report(comparison, title=f"Report of sweep {sweep.name or sweep.id}", facts=facts, nonce=nonce)
+
+
+def comparison_report(
+    comparison: Comparison, *, title: str, facts: Sequence[tuple[str, str]] = (), nonce: str | None = None
+) -> str:
     """The report as HTML. ``facts`` are names and values for its head."""
     jobs = comparison.items
     return render(
         "sweep.html.j2",
         title=title,
+        nonce=nonce,
         facts=facts,
         comparison=comparison,
         scatter=scatter(comparison),
@@ -83,6 +99,12 @@ def varied(job: ComparedJob, jobs: Sequence[ComparedJob]) -> str:
     common = _common(jobs)
     own = {name: value for name, value in _document(job).items() if name not in common}
     return ", ".join(f"{name}={value}" for name, value in own.items()) or "the same"
+
+
+def recipe_text(recipe: Mapping[str, Any]) -> str:
+    """``heads=0.3, ffn=0.5``: what differs from the defaults, without the seed."""
+    document = Recipe.model_validate(recipe).document()
+    return ", ".join(f"{name}={value}" for name, value in document.items() if name != "seed")
 
 
 def scatter(comparison: Comparison) -> Scatter | None:

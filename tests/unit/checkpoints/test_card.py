@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import ModelCardData
 
 from prunectl.checkpoints import card
 from prunectl.schemas import BlockStructure, Measure, Result, Structure
@@ -65,3 +66,36 @@ def test_the_table_has_every_metric_with_its_unit_and_error() -> None:
 def test_it_says_how_to_load_it(architecture: str, auto: str) -> None:
     _, body = rendered("org/name", architecture)
     assert f"model = {auto}.from_pretrained(" in body and "load_pruned(" in body and "trust_remote_code=True" in body
+
+
+def labelled(data: str, labels: str = "data") -> dict[str, Any]:
+    measured = result(labels=labels)
+    measured.conditions["task"] = "text-classification"
+    measured.metrics["eval_accuracy"] = Measure(before=0.9, after=0.88, stderr=0.01, n=800)
+    measured.metrics["eval_f1"] = Measure(before=0.8, after=0.79, stderr=0.012, n=800)
+    manifest = {"recipe": {"heads": 0.5, "seed": 0}, "evaluation": {"data": data}}
+    text = card.render(manifest, measured, "org/base", "BertForSequenceClassification")
+    front: dict[str, Any] = yaml.safe_load(text.split("---\n", 2)[1])
+    return front
+
+
+def test_what_a_hub_data_set_measured_is_in_the_model_index() -> None:
+    front = labelled("org/reviews:test@v2")
+    [entry] = front["model-index"]
+    assert entry["name"] == "base, pruned"
+    [found] = entry["results"]
+    assert found["task"] == {"type": "text-classification"}
+    assert found["dataset"] == {"name": "org/reviews", "type": "org/reviews", "split": "test", "revision": "v2"}
+    assert [(m["type"], m["value"], m.get("args")) for m in found["metrics"]] == [
+        ("accuracy", 0.88, None),
+        ("f1", 0.79, {"average": "macro"}),
+    ]
+    assert "n = 800" in found["metrics"][0]["name"] and "0.01" in found["metrics"][0]["name"]
+    assert [r.metric_value for r in ModelCardData(**front).eval_results or ()] == [0.88, 0.79]
+
+
+@pytest.mark.parametrize(
+    ("data", "labels"), [("builtin:python-docs", "text"), ("upload:sha256:00/a.csv", "data"), ("org/reviews", "model")]
+)
+def test_nothing_else_claims_to_be_a_result_on_the_hub(data: str, labels: str) -> None:
+    assert "model-index" not in labelled(data, labels)

@@ -15,7 +15,7 @@ from prunectl.errors import Conflict
 from prunectl.reporting import heat_map
 from prunectl.reporting.job_report import job_report
 from prunectl.reporting.pictures import png
-from prunectl.reporting.sweep_report import comparison_report
+from prunectl.reporting.sweep_report import comparison_report, sweep_report
 
 router = APIRouter(prefix="/v1", tags=["results"], responses=responses(401, 403, 404, 409, 422))
 
@@ -39,15 +39,7 @@ def sweep_as_report(
     """The sweep's report: quality against cost, and its jobs; one HTML file."""
     sweep = sweeps.show(caller, ref)
     found = comparisons.compare(caller, (), sweep.id, x=x, y=y)
-    facts = [
-        ("sweep", sweep.id),
-        ("state", sweep.state),
-        ("jobs", f"{sweep.jobs}, {sweep.counts.succeeded} succeeded"),
-        ("model", ", ".join(sorted({job.model.name for job in found.items}))),
-        ("created", sweep.created_at),
-    ]
-    page = comparison_report(found, title=f"Report of sweep {sweep.name or sweep.id}", facts=facts)
-    return HTMLResponse(page, headers=_HEADERS)
+    return HTMLResponse(sweep_report(sweep, found), headers=_HEADERS)
 
 
 @router.get("/compare/report", response_class=HTMLResponse)
