@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import codecs
 import csv
+import dataclasses
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from prunectl.errors import InvalidData, nearest
@@ -25,7 +26,7 @@ class File:
 
     name: str
     field: str
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Our name of a column -> the file's; a file without that one may still have ours."""
 
     def column(self, ours: str, names: Iterable[str]) -> str:
