@@ -60,7 +60,7 @@ class Evaluation(Wire):
 
     data: str | None = None
     calibration: str | None = None
-    columns: tuple[Annotated[str, Field(max_length=300)], ...] = ()
+    columns: tuple[Annotated[str, Field(max_length=300)], ...] | None = None
     """What columns of the data files are called where it is something else: ``text=sentence``; or a mapping."""
     task: TaskName = "auto"
     metric: str | None = None
@@ -91,8 +91,8 @@ class Evaluation(Wire):
 
     @field_validator("columns")
     @classmethod
-    def _known_columns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for pair in value:
+    def _known_columns(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for pair in value or ():
             ours, _, theirs = pair.partition("=")
             if ours not in ("text", "text_pair", "label") or not theirs:
                 raise ValueError(f"{pair!r} names no column: write text=NAME, text_pair=NAME or label=NAME")
@@ -101,7 +101,7 @@ class Evaluation(Wire):
     @property
     def column_names(self) -> dict[str, str]:
         """Our name of a column -> the files'."""
-        return dict(pair.split("=", 1) for pair in self.columns)
+        return dict(pair.split("=", 1) for pair in self.columns or ())
 
     @field_validator("bench_batch", mode="before")
     @classmethod

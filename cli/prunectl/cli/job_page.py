@@ -24,7 +24,7 @@ def print_page(job: Item) -> None:
 
 
 def _facts(job: Item) -> None:
-    evaluation = {key: value for key, value in job.get("evaluation", {}).items() if value is not None}
+    evaluation = {key: value for key, value in job.get("evaluation", {}).items() if value not in (None, [])}
     facts = [
         ("id", job["id"]),
         ("name", job.get("name")),

@@ -112,7 +112,7 @@ class Intake:
             if value is not None
         }
         examples = {
-            flag: looks.read(source, flag, body.evaluation.columns, body.environment)
+            flag: looks.read(source, flag, body.evaluation.columns or (), body.environment)
             for flag, source in sources.items()
         }
         if config is not None:
