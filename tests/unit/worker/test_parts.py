@@ -381,7 +381,15 @@ def test_a_process_whose_parent_is_gone_ends_at_once() -> None:
 
 
 def test_the_reload_check_ends_with_its_runner(tmp_path: Path) -> None:
-    request = {"original": "", "checkpoint": "", "probe": "", "bench_batch": 1, "bench_seq": 8, "threads": 1}
+    request: dict[str, object] = {
+        "original": "",
+        "checkpoint": "",
+        "probe": "",
+        "bench_batch": 1,
+        "bench_seq": 8,
+        "threads": 1,
+    }
+    request["memory_before_bytes"] = None
     (tmp_path / "reload.json").write_text(json.dumps({**request, "parent_pid": 1}))
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "prunectl.worker.reload", str(tmp_path / "reload.json")],
