@@ -23,7 +23,7 @@ from ulid import ULID
 from prunectl.api.app import create_app
 from prunectl.db import migrate
 from prunectl.jobs.ports import NewJob, Token
-from prunectl.schemas import JobCreate, job_digest
+from prunectl.schemas import JobCreate, job_digest, spec_of
 from prunectl.settings import Settings
 from prunectl.wiring import build
 from support.queue_stub import python_path
@@ -87,7 +87,7 @@ def new_jobs(created: Sequence[JobCreate], *, owners: int = 1, priorities: int =
                 owner=owner,
                 queue="cpu",
                 priority=index % priorities,
-                spec=body.model_dump(mode="json", exclude_none=True, exclude={"force"}),
+                spec=spec_of(body),
                 digest=job_digest(owner, f"{body.tags}", body),
                 recipe_digest=body.recipe.digest,
                 model_name=body.model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -49,6 +50,11 @@ class Wire(BaseModel):
     """Base of every body that comes in: an unknown field is an error, not a surprise."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def column_names(columns: Iterable[str]) -> dict[str, str]:
+    """``text=sentence`` and its like as {our name of a column: the files'}."""
+    return dict(pair.split("=", 1) for pair in columns)
 
 
 class Evaluation(Wire):
@@ -101,7 +107,7 @@ class Evaluation(Wire):
     @property
     def column_names(self) -> dict[str, str]:
         """Our name of a column -> the files'."""
-        return dict(pair.split("=", 1) for pair in self.columns or ())
+        return column_names(self.columns or ())
 
     @field_validator("bench_batch", mode="before")
     @classmethod
@@ -197,6 +203,14 @@ def nest(flat: dict[str, Any]) -> dict[str, Any]:
         else:
             body[name] = value
     return body
+
+
+def spec_of(job: JobCreate) -> dict[str, Any]:
+    """What a job's row keeps of its body.
+
+    What is unset stays out: an older worker knows no fields that came later, and refuses them.
+    """
+    return job.model_dump(mode="json", exclude_none=True, exclude={"force"})
 
 
 def flatten(job: JobCreate) -> dict[str, Any]:

@@ -85,13 +85,17 @@ def ended(job: Job) -> bool:
 
 def succeeded(job: Job) -> None:
     """Say what went wrong and exit with the outcome, unless ``job`` has succeeded."""
-    if job["state"] == "succeeded":
-        return
+    if job["state"] != "succeeded":
+        say_error(job)
+        raise typer.Exit(outcome(job))
+
+
+def say_error(job: Job) -> None:
+    """Why the job failed and what helps, on stderr; nothing for one that has not."""
     if job.get("error"):
         say(f"error: {job['error']['code']}: {job['error']['message']}")
         if job["error"].get("hint"):
             say(f"hint: {job['error']['hint']}")
-    raise typer.Exit(outcome(job))
 
 
 def detached(ids: Any) -> Detached:

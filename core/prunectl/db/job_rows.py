@@ -44,6 +44,15 @@ def row_of(new: NewJob, *, now: float, dedupe: bool) -> dict[str, Any]:
     }
 
 
+def measures_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the table ``metrics`` that a result fills, without the job's id and attempt."""
+    parts = ("before", "after", "stderr", "n")
+    return [
+        {"name": name, **{part: measure.get(part) for part in parts}}
+        for name, measure in result.get("metrics", {}).items()
+    ]
+
+
 def new_job_of(row: Mapping[str, Any]) -> Job:
     """The job that `row_of` made a row of; what it leaves out is still empty."""
     return job_of({**_UNTOUCHED, **row})

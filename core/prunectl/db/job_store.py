@@ -14,7 +14,7 @@ from prunectl.db import candidates, one_trip, transitions
 from prunectl.db.bulk import insert_events, insert_new_jobs, live_ids
 from prunectl.db.claiming import NO_LIMIT, best_priority, claim_oldest, counts_of_queues, waiting_owners
 from prunectl.db.job_listing import SORT_VALUE, listing
-from prunectl.db.job_rows import job_of, new_job_of, row_of
+from prunectl.db.job_rows import job_of, measures_of, new_job_of, row_of
 from prunectl.db.limit_store import take_turns
 from prunectl.db.session import reading, streaming, writing
 from prunectl.db.tables import ID_TAIL_LENGTH, LIVE, db_now, events, id_tail, jobs, metrics
@@ -251,15 +251,7 @@ class SqlJobStore:
         with writing(self._engine) as connection:
             if _apply(connection, transitions.succeed(lease, result)) is None:
                 return False
-            rows = [
-                {
-                    "job_id": lease.job_id,
-                    "attempt": lease.attempt,
-                    "name": name,
-                    **{part: measure.get(part) for part in ("before", "after", "stderr", "n")},
-                }
-                for name, measure in result.get("metrics", {}).items()
-            ]
+            rows = [{"job_id": lease.job_id, "attempt": lease.attempt, **row} for row in measures_of(result)]
             if rows:
                 connection.execute(insert(metrics), rows)
             return True

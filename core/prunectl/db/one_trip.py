@@ -13,9 +13,7 @@ from typing import Any
 from sqlalchemy import (
     CTE,
     JSON,
-    BigInteger,
     ColumnElement,
-    Double,
     Select,
     String,
     Text,
@@ -31,15 +29,12 @@ from sqlalchemy.types import TypeEngine
 
 from prunectl.db import transitions
 from prunectl.db.claiming import claim_oldest_of, waiting_owners
+from prunectl.db.job_rows import measures_of
 from prunectl.db.tables import db_now, events, jobs, metrics, owner_limits
 from prunectl.jobs.model import JobState, Lease
 
 _MEASURES: dict[str, TypeEngine[Any]] = {
-    "name": String(),
-    "before": Double(),
-    "after": Double(),
-    "stderr": Double(),
-    "n": BigInteger(),
+    column.name: column.type for column in metrics.c if column.name not in ("job_id", "attempt")
 }
 
 
@@ -66,11 +61,7 @@ def succeed(lease: Lease, result: dict[str, Any]) -> Select[Any]:
     update = transitions.succeed(lease, result)
     ended = update.returning(jobs.c.id, jobs.c.attempt).cte("ended")
     told = _told(ended, func.json_build_object("state", JobState.SUCCEEDED.value))
-    rows = [
-        {"name": name, **{part: measure.get(part) for part in ("before", "after", "stderr", "n")}}
-        for name, measure in result.get("metrics", {}).items()
-    ]
-    given = func.json_to_recordset(cast(bindparam("measures", json.dumps(rows), Text), JSON))
+    given = func.json_to_recordset(cast(bindparam("measures", json.dumps(measures_of(result)), Text), JSON))
     measure = given.table_valued(*(column(name, kind) for name, kind in _MEASURES.items()), name="measure")
     measure = measure.render_derived(with_types=True)
     kept = insert(metrics).from_select(

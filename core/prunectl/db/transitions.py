@@ -119,44 +119,18 @@ def expire() -> Update:
 def acknowledge_cancel(lease: Lease) -> Update:
     return (
         jobs.update()
-        .where(holds_lease(lease), jobs.c.cancel_requested_at.is_not(None))
+        .where(holds_lease(lease), _cancel_requested())
         .values(**_NO_LEASE, state=JobState.CANCELLED, finished_at=db_now())
     )
 
 
 def hand_back(lease: Lease) -> Update:
-    cancelled = jobs.c.cancel_requested_at.is_not(None)
-    return (
-        jobs.update()
-        .where(holds_lease(lease))
-        .values(
-            **_NO_LEASE,
-            state=case((cancelled, JobState.CANCELLED.value), else_=JobState.QUEUED.value),
-            not_before=case((cancelled, jobs.c.not_before), else_=db_now()),
-            finished_at=case((cancelled, db_now()), else_=jobs.c.finished_at),
-            worker=case((cancelled, jobs.c.worker), else_=null()),
-            stage=case((cancelled, jobs.c.stage), else_=null()),
-            progress=case((cancelled, jobs.c.progress), else_=0.0),
-        )
-    )
+    return _back(lease, not_before=db_now())
 
 
 def wait_for(lease: Lease, sweep_id: str) -> Update:
-    cancelled = jobs.c.cancel_requested_at.is_not(None)
-    return (
-        jobs.update()
-        .where(holds_lease(lease))
-        .values(
-            **_NO_LEASE,
-            state=case((cancelled, JobState.CANCELLED.value), else_=JobState.QUEUED.value),
-            not_before=case((cancelled, jobs.c.not_before), else_=literal(NEVER)),
-            waits_for=case((cancelled, null()), else_=literal(sweep_id)),
-            finished_at=case((cancelled, db_now()), else_=jobs.c.finished_at),
-            worker=case((cancelled, jobs.c.worker), else_=null()),
-            stage=case((cancelled, jobs.c.stage), else_=null()),
-            progress=case((cancelled, jobs.c.progress), else_=0.0),
-        )
-    )
+    update = _back(lease, not_before=literal(NEVER))
+    return update.values(waits_for=case((_cancel_requested(), null()), else_=literal(sweep_id)))
 
 
 def wake(which: ColumnElement[bool]) -> Update:
@@ -212,6 +186,28 @@ def _failure(failure: Failure | None) -> dict[str, Any]:
         "error_message": failure.message if failure else None,
         "error_hint": failure.hint if failure else None,
     }
+
+
+def _cancel_requested() -> ColumnElement[bool]:
+    return jobs.c.cancel_requested_at.is_not(None)
+
+
+def _back(lease: Lease, *, not_before: ColumnElement[float]) -> Update:
+    """running -> queued, or cancelled where that was asked for meanwhile."""
+    cancelled = _cancel_requested()
+    return (
+        jobs.update()
+        .where(holds_lease(lease))
+        .values(
+            **_NO_LEASE,
+            state=case((cancelled, JobState.CANCELLED.value), else_=JobState.QUEUED.value),
+            not_before=case((cancelled, jobs.c.not_before), else_=not_before),
+            finished_at=case((cancelled, db_now()), else_=jobs.c.finished_at),
+            worker=case((cancelled, jobs.c.worker), else_=null()),
+            stage=case((cancelled, jobs.c.stage), else_=null()),
+            progress=case((cancelled, jobs.c.progress), else_=0.0),
+        )
+    )
 
 
 def _fail(guard: ColumnElement[bool], failure_class: FailureClass, failure: dict[str, Any]) -> Update:

@@ -40,8 +40,15 @@ def encode(
     if tokenizer is None or reads_images(model):
         return [{"pixel_values": images.pixels(example.text, image_size(model))} for example in examples]
     taken = set(inspect.signature(model.base_model.forward).parameters)
+    encoded = tokenized(tokenizer, examples, max_length)
+    names = [name for name in encoded if name in taken]
+    return [{name: encoded[name][index] for name in names} for index in range(len(examples))]
+
+
+def tokenized(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> Any:
+    """The tokenizer's whole answer for the examples, pairs as pairs, cut at ``max_length`` tokens and not padded."""
     pairs = any(example.text_pair for example in examples)
-    encoded = tokenizer(
+    return tokenizer(
         [example.text for example in examples],
         [example.text_pair or "" for example in examples] if pairs else None,
         truncation=True,
@@ -49,8 +56,6 @@ def encode(
         padding=False,
         return_attention_mask=True,
     )
-    names = [name for name in encoded if name in taken]
-    return [{name: encoded[name][index] for name in names} for index in range(len(examples))]
 
 
 def collate(tokenizer: PreTrainedTokenizerBase | None, rows: Sequence[Encoded]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from prunectl.jobs.intake import new_id
 from prunectl.jobs.model import Job, JobState
 from prunectl.jobs.ports import JobQuery, JobStore, NewJob, Storage
 from prunectl.jobs.views import view_of
-from prunectl.schemas import JobView, Result
+from prunectl.schemas import JobView, Result, spec_of
 from prunectl.settings import Settings
 from prunectl.storage.layout import published_name
 
@@ -57,7 +57,7 @@ class AttentionService:
             owner=pictured.owner,
             queue=pictured.queue,
             priority=PRIORITY,
-            spec=body.model_dump(mode="json", exclude={"force"}),
+            spec=spec_of(body),
             digest=body.digest_for(pictured.owner),
             recipe_digest=pictured.recipe_digest,
             model_name=pictured.model_name,

@@ -24,7 +24,7 @@ from prunectl.jobs.ports import NewJob, Storage, WorkerStore
 from prunectl.jobs.sweeper import alive_within_seconds
 from prunectl.pruning import axes, planning
 from prunectl.pruning.architectures import family_of
-from prunectl.schemas import Environment, Inspection, JobCreate, job_digest
+from prunectl.schemas import Environment, Inspection, JobCreate, column_names, job_digest, spec_of
 from prunectl.settings import Settings
 from prunectl.zoo import datasets
 from prunectl.zoo.config import read_config
@@ -56,8 +56,7 @@ def new_job_of(caller: Caller, admitted: Admitted, *, job_id: str | None = None,
         owner=caller.owner,
         queue=admitted.queue,
         priority=body.priority,
-        # What is unset stays out: an older worker knows no fields that came later, and refuses them.
-        spec=body.model_dump(mode="json", exclude_none=True, exclude={"force"}),
+        spec=spec_of(body),
         digest=job_digest(caller.owner, admitted.located.identity, body),
         recipe_digest=body.recipe.digest,
         model_name=body.model,
@@ -173,7 +172,7 @@ class Intake:
                 hint="PUT it to /v1/uploads/<sha256> first; prunectl submit does",
             )
         with self._storage.local_path(name) as path:
-            names = dict(pair.split("=", 1) for pair in columns)
+            names = column_names(columns)
             return data.read(path, suffix=source.suffix, name=source.name, field=flag, columns=names)
 
     def _check_model(

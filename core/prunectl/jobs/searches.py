@@ -14,7 +14,7 @@ from prunectl.jobs.intake import new_id
 from prunectl.jobs.model import Failure, Job, JobState
 from prunectl.jobs.ports import Candidates, NewJob, NewSweep
 from prunectl.pruning.greedy import SELECTION_SHARE, Removed
-from prunectl.schemas import JobCreate, job_digest
+from prunectl.schemas import JobCreate, job_digest, spec_of
 
 _ACTIVE = (JobState.QUEUED, JobState.RUNNING)
 
@@ -60,8 +60,7 @@ def new_candidates(job: Job, sweep_id: str | None, wanted: Iterable[Sequence[int
             owner=job.owner,
             queue=job.queue,
             priority=job.priority,
-            # What is unset stays out: an older worker knows no fields that came later, and refuses them.
-            spec=body.model_dump(mode="json", exclude_none=True, exclude={"force"}),
+            spec=spec_of(body),
             digest=job_digest(job.owner, job.model_identity, body),
             recipe_digest=body.recipe.digest,
             model_name=job.model_name,

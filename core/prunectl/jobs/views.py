@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from prunectl.attention import AttentionJob, read_spec
 from prunectl.jobs.model import BACKOFF_SECONDS, Job
 from prunectl.jobs.model import JobState as S
 from prunectl.jobs.ports import Worker
 from prunectl.recipe import Recipe
-from prunectl.schemas import ErrorView, JobView, ModelRef, Result, WorkerView
+from prunectl.schemas import ErrorView, JobView, Measure, ModelRef, Result, WorkerView
 
 
 def iso(seconds: float) -> str:
@@ -64,18 +66,29 @@ def view_of(job: Job, *, structure: bool = True) -> JobView:
             hint=failure.hint,
             retryable=BACKOFF_SECONDS[failure.failure_class] is not None,
         ),
-        gate=result.gate if result else None,
-        ledger=result.ledger if result else [],
         waits_for=job.waits_for,
-        selection={name: m.model_dump(exclude_none=True) for name, m in result.selection.items()} if result else {},
-        search=result.search if result else None,
-        labels=result.labels if result else None,
-        metrics={name: m.model_dump(exclude_none=True) for name, m in result.metrics.items()} if result else {},
-        stages=result.stages if result else [],
         structure=result.structure if result and structure else None,
-        artifacts=result.artifacts if result else {},
-        conditions=result.conditions if result else {},
+        **(result_fields(result) if result else {}),
     )
+
+
+def result_fields(result: Result) -> dict[str, Any]:
+    """What a `JobView` repeats of a result; its structure, which lists leave out, apart."""
+    return {
+        "gate": result.gate,
+        "ledger": result.ledger,
+        "selection": _shown(result.selection),
+        "search": result.search,
+        "labels": result.labels,
+        "metrics": _shown(result.metrics),
+        "stages": result.stages,
+        "artifacts": result.artifacts,
+        "conditions": result.conditions,
+    }
+
+
+def _shown(measures: Mapping[str, Measure]) -> dict[str, dict[str, float | int | None]]:
+    return {name: measure.model_dump(exclude_none=True) for name, measure in measures.items()}
 
 
 def worker_view(worker: Worker, *, alive: bool, running: list[str]) -> WorkerView:

@@ -58,10 +58,14 @@ def sweep_report(sweep: SweepView, comparison: Comparison, *, nonce: str | None 
         ("sweep", sweep.id),
         ("state", sweep.state),
         ("jobs", f"{sweep.jobs}, {sweep.counts.succeeded} succeeded"),
-        ("model", ", ".join(sorted({job.model.name for job in comparison.items}))),
+        ("model", models_of(comparison)),
         ("created", sweep.created_at),
     ]
     return comparison_report(comparison, title=f"Report of sweep {sweep.name or sweep.id}", facts=facts, nonce=nonce)
+
+
+def models_of(comparison: Comparison) -> str:
+    return ", ".join(sorted({job.model.name for job in comparison.items}))
 
 
 def comparison_report(

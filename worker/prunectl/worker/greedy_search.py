@@ -15,7 +15,6 @@ from transformers import PreTrainedModel
 from prunectl.checkpoints.load import load_original, load_pruned
 from prunectl.errors import CorruptWeights, MissingWeights, PerformanceLost
 from prunectl.evaluation import gates
-from prunectl.evaluation.objectives import objective_for
 from prunectl.jobs.ports import Storage
 from prunectl.pruning import depth, greedy, layers
 from prunectl.pruning.greedy import Candidate, Removed, Walk
@@ -24,7 +23,7 @@ from prunectl.recipe import Recipe
 from prunectl.schemas import CandidateRow, GreedyStep, JobCreate, Measure, SearchRecord
 from prunectl.storage.layout import published_name
 from prunectl.worker.assignment import Assignment
-from prunectl.worker.measuring import BATCH_SIZE
+from prunectl.worker.measuring import BATCH_SIZE, objective_of
 from prunectl.worker.report import Report, Wanted
 from prunectl.worker.source import Source
 
@@ -169,14 +168,7 @@ def _model_without(
 
 def _influence(model: PreTrainedModel, body: JobCreate, source: Source, report: Report) -> list[float]:
     model = model.to(source.device)  # type: ignore[arg-type]
-    objective = objective_for(
-        source.task,
-        source.tokenizer,
-        examples=source.calibration,
-        max_length=source.max_length,
-        seed=body.recipe.seed,
-        model=model,
-    )
+    objective = objective_of(source, source.calibration, body.recipe.seed, model)
     batches, loss = objective.batches(BATCH_SIZE), cast(Loss, objective.loss)
     return layers.block_influence(model, batches, loss, progress=report.progress)
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from prunectl.evaluation import encoding, latency, macs, quality
 from prunectl.evaluation.data import Example
+from prunectl.evaluation.objectives import Objective, objective_for
 from prunectl.schemas import Evaluation, Measure
 from prunectl.worker.report import Report
 from prunectl.worker.source import Source
@@ -35,6 +36,13 @@ def merged(before: dict[str, Measure], after: dict[str, Measure]) -> dict[str, M
 
 def weight_bytes(directory: Path) -> int:
     return sum(file.stat().st_size for file in directory.glob("*.safetensors"))
+
+
+def objective_of(source: Source, examples: list[Example], seed: int, model: PreTrainedModel) -> Objective:
+    """What ``model`` is scored, or refitted, by on these examples."""
+    return objective_for(
+        source.task, source.tokenizer, examples=examples, max_length=source.max_length, seed=seed, model=model
+    )
 
 
 def quality_of(

@@ -18,8 +18,6 @@ from transformers.utils.logging import disable_progress_bar
 from prunectl.checkpoints import load as checkpoint_load
 from prunectl.checkpoints import save as checkpoint_save
 from prunectl.evaluation import data, encoding, gates, quality
-from prunectl.evaluation.data import Example
-from prunectl.evaluation.objectives import Objective, objective_for
 from prunectl.recipe import BUDGETS, Recipe
 from prunectl.recovery.recover import recover
 from prunectl.reporting.job_report import job_report
@@ -27,13 +25,23 @@ from prunectl.schemas import JobCreate, Measure, Result
 from prunectl.storage import open_storage
 from prunectl.worker import exporting, greedy_search, selection, stage_sharing, steps
 from prunectl.worker.assignment import Assignment
-from prunectl.worker.measuring import BATCH_SIZE, batches, benchmark, counts, figures, merged, quality_of, weight_bytes
+from prunectl.worker.measuring import (
+    BATCH_SIZE,
+    batches,
+    benchmark,
+    counts,
+    figures,
+    merged,
+    objective_of,
+    quality_of,
+    weight_bytes,
+)
 from prunectl.worker.progress_files import TrainingKeeper
 from prunectl.worker.provenance import cpu_seconds, finished_view, machine, provenance, versions
 from prunectl.worker.reload import reload_and_compare
 from prunectl.worker.report import Report, Wanted
 from prunectl.worker.shared_results import SharedResults
-from prunectl.worker.source import Source, fetch, with_vocabulary
+from prunectl.worker.source import fetch, with_vocabulary
 from prunectl.worker.stored_tables import StoredTables
 
 CURVE = "curve.json"
@@ -105,8 +113,8 @@ def run(assignment: Assignment, report: Report) -> Result | Wanted:
         tokenizer=source.original_tokenizer,
         vocabulary=source.vocabulary,
         probe=probe,
-        make_objective=partial(_objective, source, source.calibration, body.recipe.seed),
-        make_refit_objective=partial(_objective, source, source.refitting, body.recipe.seed)
+        make_objective=partial(objective_of, source, source.calibration, body.recipe.seed),
+        make_refit_objective=partial(objective_of, source, source.refitting, body.recipe.seed)
         if len(source.refitting) > len(source.calibration)
         else None,
         share=partial(stage_sharing.scores, shared, source, model, body.recipe, BATCH_SIZE),
@@ -273,12 +281,6 @@ def run(assignment: Assignment, report: Report) -> Result | Wanted:
     storage.publish(str(checkpoint), assignment.run_name)
     keeper.forget()
     return result
-
-
-def _objective(source: Source, examples: list[Example], seed: int, model: PreTrainedModel) -> Objective:
-    return objective_for(
-        source.task, source.tokenizer, examples=examples, max_length=source.max_length, seed=seed, model=model
-    )
 
 
 def _steps_of(recipe: Recipe) -> list[str]:

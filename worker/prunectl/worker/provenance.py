@@ -12,6 +12,7 @@ import torch
 from prunectl.evaluation import data
 from prunectl.evaluation.latency import device_name
 from prunectl.evaluation.objectives import Objective
+from prunectl.jobs.views import full_recipe, result_fields
 from prunectl.schemas import JobCreate, JobView, ModelRef, Result
 from prunectl.worker.assignment import Assignment
 from prunectl.worker.source import Source
@@ -49,7 +50,7 @@ def finished_view(assignment: Assignment, body: JobCreate, result: Result) -> Jo
         owner="",
         tags=body.tags,
         model=ModelRef(name=body.model, digest=result.model_digest),
-        recipe=body.recipe.model_dump(mode="json", exclude_none=True),
+        recipe=full_recipe(body.recipe),
         recipe_digest=body.recipe.digest,
         evaluation=body.evaluation.model_dump(mode="json", exclude_none=True),
         queue=assignment.device,
@@ -57,16 +58,8 @@ def finished_view(assignment: Assignment, body: JobCreate, result: Result) -> Jo
         attempt=assignment.attempt,
         created_at="",
         device=assignment.device,
-        gate=result.gate,
-        ledger=result.ledger,
-        selection={name: measure.model_dump(exclude_none=True) for name, measure in result.selection.items()},
-        search=result.search,
-        labels=result.labels,
-        metrics={name: measure.model_dump(exclude_none=True) for name, measure in result.metrics.items()},
-        stages=result.stages,
         structure=result.structure,
-        artifacts=result.artifacts,
-        conditions=result.conditions,
+        **result_fields(result),
     )
 
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prunectl.attention import read_spec
 from prunectl.errors import InvalidData
-from prunectl.evaluation import data, images
+from prunectl.evaluation import data, encoding, images
 from prunectl.evaluation.data import Example
 from prunectl.evaluation.tasks import TOKEN_TASKS, Task, reads_images, refuse_data, task_of, text_limit
 from prunectl.jobs.lookup import find_model, hub_settings, parse_source, upload_name
@@ -189,15 +189,7 @@ def refit_examples(
 
 
 def _lengths(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> list[int]:
-    pairs = any(example.text_pair for example in examples)
-    encoded = tokenizer(
-        [example.text for example in examples],
-        [example.text_pair or "" for example in examples] if pairs else None,
-        truncation=True,
-        max_length=max_length,
-        padding=False,
-    )
-    return [len(ids) for ids in encoded["input_ids"]]
+    return [len(ids) for ids in encoding.tokenized(tokenizer, examples, max_length)["input_ids"]]
 
 
 def _further(

@@ -15,7 +15,7 @@ from prunectl.errors import Conflict
 from prunectl.reporting import heat_map
 from prunectl.reporting.job_report import job_report
 from prunectl.reporting.pictures import png
-from prunectl.reporting.sweep_report import comparison_report, sweep_report
+from prunectl.reporting.sweep_report import comparison_report, models_of, sweep_report
 
 router = APIRouter(prefix="/v1", tags=["results"], responses=responses(401, 403, 404, 409, 422))
 
@@ -48,7 +48,7 @@ def comparison_as_report(
 ) -> HTMLResponse:
     """The same of any jobs."""
     found = comparisons.compare(caller, names(ids), None, x=x, y=y)
-    facts = [("model", ", ".join(sorted({job.model.name for job in found.items})))]
+    facts = [("model", models_of(found))]
     return HTMLResponse(
         comparison_report(found, title=f"Report of {len(found.items)} jobs", facts=facts), headers=_HEADERS
     )

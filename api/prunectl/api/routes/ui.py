@@ -17,6 +17,7 @@ from prunectl.api.dependencies import Comparisons, Jobs, Sweeps
 from prunectl.api.problems import status_of
 from prunectl.api.query import ListParameters
 from prunectl.attention import PAGE
+from prunectl.comparison import quality_of
 from prunectl.errors import NotFound, PrunectlError
 from prunectl.reporting.job_report import job_report, row_of, short_name
 from prunectl.reporting.sweep_report import recipe_text, sweep_report
@@ -26,7 +27,6 @@ from prunectl.storage.layout import published_name
 router = APIRouter(prefix=browser.ROOT, include_in_schema=False)
 
 REFRESH_SECONDS = 10
-_QUALITY = ("eval_accuracy", "eval_f1", "eval_cosine", "eval_agreement", "eval_loss")
 # The page of attention draws by scripts of its own. In this sandbox they are of no site: no cookie, no request.
 _SANDBOX = "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
 
@@ -116,7 +116,7 @@ def show_attention(ref: str, caller: CurrentCaller, jobs: Jobs) -> HTMLResponse:
 
 
 def _row(job: JobView) -> dict[str, Any]:
-    quality = next((name for name in _QUALITY if job.metrics.get(name, {}).get("after") is not None), None)
+    quality = quality_of([job.metrics])
     sizes = row_of("model_bytes", job.metrics["model_bytes"]) if "model_bytes" in job.metrics else None
     return {
         "id": job.id,

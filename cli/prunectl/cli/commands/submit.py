@@ -169,7 +169,6 @@ def command(
 def _await(client: Any, job: dict[str, Any], format: Any, follow: bool) -> None:
     from prunectl.cli import waiting
     from prunectl.cli.exits import outcome
-    from prunectl.cli.failures import say
     from prunectl.cli.output import Format
 
     if follow:
@@ -178,10 +177,7 @@ def _await(client: Any, job: dict[str, Any], format: Any, follow: bool) -> None:
         [ended] = waiting.wait(client, [job["id"]])
     if format is not Format.ID:
         _print_job(ended, format)
-    if ended.get("error"):
-        say(f"error: {ended['error']['code']}: {ended['error']['message']}")
-        if ended["error"].get("hint"):
-            say(f"hint: {ended['error']['hint']}")
+    waiting.say_error(ended)
     raise typer.Exit(outcome(ended))
 
 
