@@ -38,7 +38,7 @@ NOOP_QUEUE = "celery"
 class StubbedSupervisor(Supervisor):
     """All of a supervisor but the runner's process."""
 
-    def _run(self, job: Job, keeper: Any, claimed_at: float) -> Outcome:
+    def _run(self, *_: Any) -> Outcome:
         return Outcome(Ending.EXITED, 0, Received(result=result()))
 
 
