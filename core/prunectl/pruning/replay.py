@@ -53,6 +53,7 @@ class Replay:
                 self._paths.append(f"{path}.{index}.")
                 self._stacks.append(place)
         self._states: dict[tuple[Side, int, int], Any] = {}
+        self._outputs: dict[tuple[int, str], list[torch.Tensor]] = {}
 
     def number(self, path: str) -> int:
         """Of the layer that has the module at ``path``."""
@@ -61,8 +62,8 @@ class Replay:
     def stack_of(self, number: int) -> int:
         return self._stacks[number]
 
-    def advance(self, side: Side, batch: int, number: int) -> None:
-        """Run layer ``number`` and hold what it gives."""
+    def advance(self, side: Side, batch: int, number: int, reuse: Sequence[str] = ()) -> None:
+        """Run layer ``number`` and hold what it gives. ``reuse`` is that of `peek`; what it held is let go."""
 
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
             self._states[side, batch, self._stacks[number]] = output
@@ -70,18 +71,24 @@ class Replay:
 
         hook = self.layers[number].register_forward_hook(keep)
         try:
-            self.peek(side, batch, number)
+            self.peek(side, batch, number, reuse)
         finally:
             hook.remove()
+            for path in reuse:
+                self._outputs.pop((batch, path), None)
 
     def follow(self, batch: int, number: int) -> None:
         """Take the teacher's state for the student's: no unit was removed so far."""
         stack = self._stacks[number]
         self._states["student", batch, stack] = self._states["teacher", batch, stack]
 
-    def peek(self, side: Side, batch: int, number: int) -> None:
-        """Run as far as a hook lets it, layers before ``number`` handing on what is held."""
-        with self._handing_on(side, batch, number):
+    def peek(self, side: Side, batch: int, number: int, reuse: Sequence[str] = ()) -> None:
+        """Run as far as a hook lets it, layers before ``number`` handing on what is held.
+
+        ``reuse`` are modules of layer ``number`` whose weights, and those before them, stay as they are from the first
+        run that gets to them until the layer is advanced: what they gave then is held, and not computed again.
+        """
+        with self._handing_on(side, batch, number), self._reusing(batch, reuse):
             self.whole(batch)
 
     @torch.no_grad()
@@ -103,5 +110,37 @@ class Replay:
             for layer in before:
                 del layer.forward
 
+    @contextmanager
+    def _reusing(self, batch: int, paths: Sequence[str]) -> Iterator[None]:
+        modules = {path: self._model.get_submodule(path) for path in paths}
+        for path, module in modules.items():
+            held = self._outputs.get((batch, path))
+            if held is None:
+                held = self._outputs[batch, path] = []
+                module.forward = _holding(module.forward, held)
+            else:
+                module.forward = _giving(held)
+        try:
+            yield
+        finally:
+            for path, module in modules.items():
+                del module.forward
+                if not self._outputs[batch, path]:  # the run ended before it
+                    del self._outputs[batch, path]
+
     def _stand_in(self, side: Side, batch: int, stack: int) -> Callable[..., Any]:
         return lambda *_arguments, **_named: self._states[side, batch, stack]
+
+
+def _holding(forward: Callable[..., torch.Tensor], into: list[torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def call(*arguments: Any, **named: Any) -> torch.Tensor:
+        into.append(forward(*arguments, **named))
+        return into[-1]
+
+    return call
+
+
+def _giving(held: Sequence[torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """What was held, call by call."""
+    left = iter(held)
+    return lambda *_arguments, **_named: next(left)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunectl.errors import CorruptWeights
 from prunectl.pruning import engine, refit, surgery, token_weights
@@ -15,6 +16,18 @@ from prunectl.pruning.masks import Masks
 from prunectl.recipe import Recipe
 from support.models import EVERY_FAMILY, heads_of, model
 from support.pruning import batches, loss, masks_for, output
+
+
+class Products(TorchDispatchMode):
+    """Counts products of matrices, those of linear layers among them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm)
+        return func(*args, **(kwargs or {}))
 
 
 def fidelity(whole: Any) -> Any:
@@ -70,6 +83,25 @@ def test_the_cut_model_computes_what_the_refitted_masked_one_does(family: str) -
     torch.testing.assert_close(
         output(built, given[0]), expected, rtol=0, atol=1e-5 * max(1.0, float(expected.abs().max()))
     )
+
+
+@pytest.mark.parametrize("family", EVERY_FAMILY)
+def test_what_a_layer_has_computed_is_not_computed_again(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = model(family, heads_of(family)[0])
+    masks, given = masks_for(built, seed=3), batches(built, 2, 16, 6)
+
+    def refitted() -> tuple[dict[str, torch.Tensor], int]:
+        """The weights, and the products of matrices that it took."""
+        small = copy.deepcopy(built)
+        with Products() as products:
+            refit.refit(small, masks, given, fidelity(built))
+        return dict(small.state_dict()), products.count
+
+    weights, work = refitted()
+    monkeypatch.setattr(refit, "reusable", lambda _stages: [])
+    expected, more = refitted()
+    torch.testing.assert_close(weights, expected, rtol=0, atol=0)
+    assert work == more if family == "albert" else work < more  # shared layers are run whole
 
 
 def test_one_matrix_is_the_ridge_solution() -> None:
