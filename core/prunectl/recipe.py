@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -89,9 +90,12 @@ def _whole(value: Any) -> int | None:
 Layers = Annotated[int | tuple[int, ...], BeforeValidator(_layers)]
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text, so digests can be compared."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def digest_of(value: Any) -> str:
@@ -288,7 +292,7 @@ class Recipe(BaseModel):
         """Whether heads or neurons go."""
         return self.heads is not None or self.ffn is not None or self.budget is not None
 
-    @property
+    @cached_property
     def axes(self) -> tuple[str, ...]:
         """The axes that the recipe prunes, in the order in which it does."""
         return tuple(axis for axis in AXES if getattr(self, axis) is not None)
@@ -300,6 +304,10 @@ class Recipe(BaseModel):
 
     def document(self) -> dict[str, Any]:
         """The recipe as it is stored and shown: every field that differs from its default, and the seed."""
+        return dict(self._document)
+
+    @cached_property
+    def _document(self) -> dict[str, Any]:
         document = self.model_dump(mode="json", exclude_defaults=True)
         if self.scorer == next((scorers[0] for axis, scorers in SCORERS.items() if axis in self.axes), None):
             document.pop("scorer", None)
@@ -310,7 +318,7 @@ class Recipe(BaseModel):
             document["recover"] = "none"
         return {**document, "seed": self.seed}
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Digest of what differs from the defaults: a later version's new field leaves old digests as they are."""
         return digest_of(self.document())
