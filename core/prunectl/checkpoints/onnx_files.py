@@ -110,6 +110,11 @@ def export(model: PreTrainedModel, path: Path, *, token_types: bool) -> None:
         program.save(str(path), external_data=False)
 
 
+def runtime() -> str:
+    """What runs the files, with its version. Raises EngineUnavailable without the extra."""
+    return f"onnxruntime {_library('onnxruntime').__version__}"
+
+
 def quantize(path: Path, target: Path) -> None:
     """Write the model in ``path`` with int8 matrices and embeddings to ``target``; one scale an output channel."""
     quantization: Any = _library("onnxruntime.quantization")

@@ -13,7 +13,7 @@ from prunectl.checkpoints import load_pruned, manifest
 from prunectl.evaluation import latency_table, macs
 from prunectl.evaluation.latency_table import LatencyTable
 from prunectl.pruning import budgets
-from prunectl.pruning.blocks import find_blocks
+from prunectl.pruning.blocks import find_blocks, inputs_of, linear
 from prunectl.pruning.levels import LevelCosts
 from prunectl.recipe import Recipe
 from prunectl.worker.stored_tables import StoredTables
@@ -96,6 +96,44 @@ def test_a_measured_table_has_the_axes_of_the_solver(family: str) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in built.state_dict().items())
 
 
+@pytest.mark.parametrize("family", ["bert", "albert", "deberta-v2", "mpnet"])
+@pytest.mark.usefixtures("quick")
+def test_another_runtime_is_asked_about_models_of_one_layer(family: str) -> None:
+    built = model(family, heads_of(family)[0])
+    before = {name: tensor.clone() for name, tensor in built.state_dict().items()}
+    asked: list[Any] = []
+
+    def serve(given: Any) -> Any:
+        asked.append(given)
+        return given.forward
+
+    table = latency_table.measure(built, seq=8, multiple_of=4, serving=serve)
+    whole, *alone = asked
+    assert whole is built
+    assert all(other.get_input_embeddings().num_embeddings == latency_table.SMALL_VOCABULARY for other in alone)
+    sizes = set()
+    for other in alone:
+        [block] = find_blocks(other)
+        sizes.add(
+            (inputs_of(linear(other, block.output)) // block.head_dim, inputs_of(linear(other, block.ffn_second or "")))
+        )
+    [first, *_] = find_blocks(built)
+    assert {heads for heads, _ in sizes} == set(range(first.heads_total + 1))
+    assert {neurons for _, neurons in sizes} == {4 * groups for groups in table.costs.levels[-1]}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in built.state_dict().items())
+
+
+@pytest.mark.slow
+def test_a_job_that_exports_keeps_to_what_onnxruntime_takes(tmp_path: Path) -> None:
+    source = build(tmp_path / "source", "bert", "feature-extraction", layers=2)
+    result, checkpoint = run(source, {"speedup": 1.2, "quantize": "int8"}, tmp_path)
+    [table] = (tmp_path / "storage" / "latencies").iterdir()
+    assert LatencyTable.from_json(table.read_bytes()).whole_seconds > 0
+    assert result.metrics["macs"].after < result.metrics["macs"].before  # type: ignore[operator]
+    assert (checkpoint / "onnx" / "model_quantized.onnx").exists()
+    assert not list((tmp_path / "scratch").rglob("quantized.onnx"))
+
+
 class Shelf(dict[str, bytes]):
     def exists(self, name: str) -> bool:
         return name in self
@@ -114,4 +152,8 @@ def test_other_conditions_are_other_tables() -> None:
     assert first(built) == first(built) and len(shelf) == 1
     StoredTables(shelf, batch=2, seq=8, threads=1, multiple_of=1)(built)
     first(model("bert", "fill-mask", layers=2))
-    assert len(shelf) == 3
+    served = StoredTables(
+        shelf, batch=1, seq=8, threads=1, multiple_of=1, runtime="other 1", serving=lambda given: given.forward
+    )
+    served(built)
+    assert len(shelf) == 4

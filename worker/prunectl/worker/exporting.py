@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel
 from prunectl.checkpoints import onnx_files
 from prunectl.errors import ReloadMismatch
 from prunectl.evaluation import latency
+from prunectl.evaluation.latency_table import Serving
 from prunectl.evaluation.quality import Quality
 from prunectl.recipe import Recipe
 from prunectl.schemas import Measure
@@ -93,6 +95,33 @@ def export(
             after=timed["torch"].latency_p50_seconds / timed[name].latency_p50_seconds
         )
     return found
+
+
+def runtime_of(recipe: Recipe) -> str | None:
+    """The runtime that serves what the recipe makes, as latency tables name it; None: torch.
+
+    Raises EngineUnavailable where the extra isn't installed.
+    """
+    if recipe.export is None:
+        return None
+    kind = f" {recipe.quantize}" if recipe.quantize else ""
+    return onnx_files.runtime() + kind
+
+
+def serving(recipe: Recipe, scratch: Path, threads: int, token_types: bool) -> Serving | None:
+    """What exports a model into ``scratch`` and runs it as `runtime_of` says; the files go again."""
+    if recipe.export is None:
+        return None
+
+    def serve(model: PreTrainedModel) -> onnx_files.OnnxModel:
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            whole, small = Path(folder, "model.onnx"), Path(folder, "quantized.onnx")
+            onnx_files.export(model, whole, token_types=token_types)
+            if recipe.quantize is not None:
+                onnx_files.quantize(whole, small)
+            return onnx_files.OnnxModel(small if recipe.quantize else whole, model.config, threads=threads)
+
+    return serve
 
 
 def can_judge(model: PreTrainedModel, task: str) -> bool:

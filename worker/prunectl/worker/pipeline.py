@@ -129,6 +129,8 @@ def run(assignment: Assignment, report: Report) -> Result | Wanted:
             seq=source.bench_seq,
             threads=assignment.threads,
             multiple_of=body.recipe.multiple_of,
+            runtime=exporting.runtime_of(body.recipe),
+            serving=exporting.serving(body.recipe, scratch, assignment.threads, token_types="token_type_ids" in probe),
         ),
     )
     pruned, objective = outcome.pruned, outcome.objective
