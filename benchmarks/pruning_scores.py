@@ -22,6 +22,7 @@ from benchmarks.report import Measurement, Report
 from torch.nn.functional import cross_entropy
 
 from prunectl.evaluation.builtin import paragraphs
+from prunectl.evaluation.losses import token_loss
 from prunectl.evaluation.outputs import class_logits, token_logits
 from prunectl.pruning.masks import Masks
 from prunectl.pruning.scores import Scores, gradient_scores
@@ -75,7 +76,7 @@ def our_loss(model: Any, batch: Any) -> torch.Tensor:
     if batch["labels"].dim() == 1:
         return cross_entropy(class_logits(model, inputs), batch["labels"])
     asked = batch["labels"] >= 0
-    return cross_entropy(token_logits(model, inputs, asked), batch["labels"][asked])
+    return token_loss(token_logits(model, inputs, asked), batch["labels"][asked])
 
 
 def their_loss(model: Any, batch: Any) -> torch.Tensor:

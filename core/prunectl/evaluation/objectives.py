@@ -14,6 +14,7 @@ from prunectl.errors import InvalidData
 from prunectl.evaluation import outputs
 from prunectl.evaluation.data import Example
 from prunectl.evaluation.encoding import UNLABELLED, Encoded, ask, by_length, collate, encode, pad_labels, paired
+from prunectl.evaluation.losses import token_loss
 from prunectl.evaluation.tasks import CLASS_TASKS, TOKEN_TASKS, Task
 
 Labels = Literal["data", "model", "text"]
@@ -75,7 +76,7 @@ class Objective:
         if self.task in CLASS_TASKS:
             return cross_entropy(outputs.class_logits(model, inputs), labels)
         positions = labels != UNLABELLED
-        return cross_entropy(outputs.token_logits(model, inputs, positions), labels[positions])
+        return token_loss(outputs.token_logits(model, inputs, positions), labels[positions])
 
     def __len__(self) -> int:
         return len(self._rows)
