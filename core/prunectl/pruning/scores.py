@@ -19,6 +19,8 @@ Loss = Callable[[Any, Batch], Tensor]
 Progress = Callable[[float], None]
 """Told the finished part, 0 to 1."""
 GradientScorer = Literal["taylor", "fisher"]
+_ROWS = 256
+"""Tokens whose products are held at once."""
 _GRADIENT: tuple[GradientScorer, ...] = ("taylor", "fisher")
 
 
@@ -226,8 +228,25 @@ def _hooked(model: PreTrainedModel, blocks: list[Block], even: bool, stack: Exit
 
 
 def _multiply_input(mask: Tensor, repeat: int) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor]]:
-    return lambda _module, inputs: (inputs[0] * mask.repeat_interleave(repeat),)
+    return lambda _module, inputs: (_Masked.apply(inputs[0], mask, repeat),)
 
 
 def _multiply_output(mask: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-    return lambda _module, _inputs, output: output * mask
+    return lambda _module, _inputs, output: _Masked.apply(output, mask, 1)
+
+
+class _Masked(torch.autograd.Function):
+    """x ``[..., units * repeat]`` times a mask of ones ``[units]``: x itself, and in the mask the sum of x * dL/dx."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Tensor, repeat: int) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.repeat = repeat
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        [x], [gradient] = ctx.saved_tensors, gradients
+        pairs = zip(x.flatten(0, -2).split(_ROWS), gradient.flatten(0, -2).split(_ROWS), strict=True)
+        felt: Tensor = sum((rows * slopes).sum(0) for rows, slopes in pairs)
+        return gradient, felt.view(-1, ctx.repeat).sum(1), None
