@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from prunectl.settings import Settings
 from prunectl.storage import log_name, open_storage, run_name
 from prunectl.worker.stop_flag import StopFlag
 from prunectl.worker.supervisor import Slot, Supervisor
-from support.queue_stub import RUNNER, python_path
+from support.queue_stub import RUNNER, TEMPLATE, python_path
 from support.servers import alive, kill_hard
 from support.stores import add, get
 
@@ -27,7 +27,7 @@ from support.stores import add, get
 class Bench:
     """A supervisor of one slot and everything around it."""
 
-    def __init__(self, home: Path, store: MemoryJobStore | None = None, **settings: Any) -> None:
+    def __init__(self, home: Path, store: MemoryJobStore | None = None, *, warm: bool = False, **settings: Any) -> None:
         clocks = {"lease_seconds": 4.0, "heartbeat_seconds": 0.1, "cancel_grace_seconds": 0.5}
         self.settings = Settings(home=home, **{**clocks, **settings})
         self.store = store or MemoryJobStore()
@@ -35,7 +35,14 @@ class Bench:
         self.bell = MemoryDoorbell()
         self.stop = StopFlag()
         self.supervisor = Supervisor(
-            self.store, self.storage, self.bell, self.settings, Slot("w1", ("cpu",)), self.stop, runner=RUNNER
+            self.store,
+            self.storage,
+            self.bell,
+            self.settings,
+            Slot("w1", ("cpu",)),
+            self.stop,
+            runner=RUNNER,
+            template=TEMPLATE if warm else None,
         )
 
     def job(self, stub: str, **changed: Any) -> Job:
@@ -76,9 +83,11 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", python_path())
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+@pytest.fixture(params=["started anew", "forked"])
+def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    bench = Bench(tmp_path, warm=request.param == "forked")
+    yield bench
+    bench.supervisor.close()
 
 
 def test_success(bench: Bench) -> None:

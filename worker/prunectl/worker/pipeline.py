@@ -38,7 +38,7 @@ from prunectl.worker.measuring import (
 )
 from prunectl.worker.progress_files import TrainingKeeper
 from prunectl.worker.provenance import cpu_seconds, finished_view, machine, provenance, versions
-from prunectl.worker.reload import reload_and_compare
+from prunectl.worker.reload import Prover, reload_and_compare
 from prunectl.worker.report import Report, Wanted
 from prunectl.worker.shared_results import SharedResults
 from prunectl.worker.source import fetch, with_vocabulary
@@ -49,9 +49,10 @@ PROBE_EXAMPLES, PROBE_LENGTH = 4, 32
 """What the reload check runs: small, since a masked-language model answers with a whole vocabulary at each position."""
 
 
-def run(assignment: Assignment, report: Report) -> Result | Wanted:
+def run(assignment: Assignment, report: Report, *, prover: Prover | None = None) -> Result | Wanted:
     """Prune, prove and measure one model; raises a PrunectlError whose code says what failed.
 
+    ``prover`` is the fresh process that the reload stage asks; None: it starts one.
     A greedy search may want candidates tried first: then it ends with those, before a model is loaded.
     """
     body = JobCreate.model_validate(assignment.spec)
@@ -177,6 +178,7 @@ def run(assignment: Assignment, report: Report) -> Result | Wanted:
         with report.stage("reload"):
             prove = partial(
                 reload_and_compare,
+                prover=prover,
                 original=source.path,
                 checkpoint=checkpoint,
                 scratch=scratch,
