@@ -69,7 +69,7 @@ class Bench:
     def runner_pid(self, job: Job) -> int:
         name = f"starts/{job.id}"
         give_up = time.monotonic() + 10
-        while not self.storage.exists(name):
+        while not self.storage.size(name):
             assert time.monotonic() < give_up, "the runner did not start"
             time.sleep(0.01)
         return int(self.storage.read(name).split()[-1])
