@@ -6,7 +6,7 @@ SLOTS [NAME]`` is a worker whose runners these are; ``… sweeper`` only sweeps.
 What a job does stands in its tag ``stub``: ``ok``, ``sleep SECONDS``, ``deaf SECONDS`` (ignores SIGTERM), ``child
 SECONDS`` (starts a process and waits), ``late SECONDS`` (waits after it has published), ``error CODE``, ``memory``,
 ``grow MEBIBYTES`` (allocates until that limit stops it), ``fill BYTES`` (writes so much into its checkpoint), ``exit
-STATUS``, ``kill``, ``nonsense``.
+STATUS``, ``kill``, ``nonsense``, ``environment`` (prints it, and where temporary files go), ``hold MEBIBYTES`` (to its end).
 
 The tag ``pause`` names a point at which the first attempt stops and waits to be killed; see `SUPERVISOR_POINTS` and
 `RUNNER_POINTS`.
@@ -14,11 +14,13 @@ The tag ``pause`` names a point at which the first attempt stops and waits to be
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +38,7 @@ TEMPLATE = (sys.executable, "-P", "-m", "support.queue_stub", "template")
 SUPERVISOR_POINTS = ("claimed", "spawning", "pruning", "published", "finishing")
 RUNNER_POINTS = ("started", "pruning", "saving", "published", "reported")
 PAUSED = "paused"
+_held: list[bytes] = []
 _ERRORS = {"weights_corrupt": CorruptWeights, "hub_unavailable": HubUnavailable}
 
 
@@ -108,6 +111,10 @@ def _do(what: str, argument: str) -> None:
             held = []
             while True:
                 held.append(bytearray(2**20))
+        case "environment":
+            print(json.dumps({**os.environ, "temporary files": tempfile.gettempdir(), "cwd": str(Path.cwd())}))  # noqa: T201
+        case "hold":
+            _held.append(b"x" * (int(argument) * 2**20))
         case "exit":
             os._exit(int(argument))
         case "kill":

@@ -75,14 +75,14 @@ class Supervisor:
         self._slot = slot
         self._stop = stop
         self._runner = runner
-        self._warm = WarmRunners(template) if template is not None and settings.warm_runners else None
+        self.warm = WarmRunners(template) if template is not None and settings.warm_runners else None
         self._events = events or NoJobEvents()
         self._secrets = SecretFiles(settings.home / "secrets")
 
     def close(self) -> None:
         """End the template of runners, if there is one."""
-        if self._warm is not None:
-            self._warm.close()
+        if self.warm is not None:
+            self.warm.close()
 
     def serve_one(self) -> bool:
         """Do the best queued job of our queues, if there is one; whether there was one."""
@@ -189,7 +189,7 @@ class Supervisor:
             def patient() -> bool:
                 return reason_to_end(keeper, self._stop, time.monotonic() > deadline) is None
 
-            process = RunnerProcess(self._runner, assignment, environment, self._warm, patient)
+            process = RunnerProcess(self._runner, assignment, environment, self.warm, patient)
             pump = LogPump(self._storage, log_name(job.id, job.attempt), process.output)
             pump.say(f"attempt {job.attempt} on {self._slot.worker}, process {process.pid}")
             pump.start()
