@@ -34,6 +34,7 @@ from prunectl.worker.measuring import (
     merged,
     objective_of,
     quality_of,
+    texts_a_batch,
     weight_bytes,
 )
 from prunectl.worker.progress_files import TrainingKeeper
@@ -85,11 +86,13 @@ def run(assignment: Assignment, report: Report, *, prover: Prover | None = None)
             source.task,
             source.evaluation,
             max_length=source.max_length,
-            batch_size=BATCH_SIZE,
+            batch_size=texts_a_batch(source),
             seed=body.recipe.seed,
             kept_ids=source.vocabulary.rows if source.vocabulary else None,
         )
-        reference, stage.reused = stage_sharing.reference(shared, source, model, body.recipe.seed, BATCH_SIZE, ask)
+        reference, stage.reused = stage_sharing.reference(
+            shared, source, model, body.recipe.seed, texts_a_batch(source), ask
+        )
         before = quality.summarise(reference, reference, seed=body.recipe.seed)
         unpruned = quality.compare(before, before)
         metric = gates.primary_metric(source.task, unpruned, body.evaluation.metric)
@@ -119,9 +122,11 @@ def run(assignment: Assignment, report: Report, *, prover: Prover | None = None)
         if len(source.refitting) > len(source.calibration)
         else None,
         share=partial(stage_sharing.scores, shared, source, model, body.recipe, BATCH_SIZE),
+        share_weights=partial(stage_sharing.token_weights, shared, source, model, body.recipe, texts_a_batch(source)),
         report=report,
         workspace=scratch / "engine",
         batch_size=BATCH_SIZE,
+        refit_batch_size=texts_a_batch(source),
         after_step=after_step,
         bench_seq=source.bench_seq,
         timing=StoredTables(
@@ -256,6 +261,7 @@ def run(assignment: Assignment, report: Report, *, prover: Prover | None = None)
             "n_evaluation": len(source.evaluation),
             "max_length": source.max_length,
             "batch_size": BATCH_SIZE,
+            "evaluation_batch_size": texts_a_batch(source),
             "data_digest": data.digest(source.evaluation),
             "calibration_digest": data.digest(source.calibration),
             "primary_metric": metric,
