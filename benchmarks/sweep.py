@@ -1,10 +1,10 @@
 """A sweep of recipes on one trained classifier, one worker, against a loop of as many TextPruner runs.
 
-``python -m benchmarks.sweep``. Ours are whole jobs through the job service and the runner's pipeline, each with what the
-peer doesn't do: a refit, a reload proved in a fresh process, and a latency benchmark; a second line counts only the
-stages that the peer has, too. The peer's loop stays in one process that has everything imported; a run loads, scores
-the same calibration texts, prunes to the same counts, evaluates the same texts with our batching, and saves. Its runs are
-alike, so few are run and multiplied.
+``python -m benchmarks.sweep``. Ours are whole jobs through the job service and the supervisor, from before its first
+runner has imported anything, each with what the peer doesn't do: a refit, a reload proved in a fresh process, and a
+latency benchmark; a second line counts only the stages that the peer has, too. The peer's loop stays in one process that
+has everything imported; a run loads, scores the same calibration texts, prunes to the same counts, evaluates the same
+texts with our batching, and saves. Its runs are alike, so few are run and multiplied.
 """
 
 from __future__ import annotations

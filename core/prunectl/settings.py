@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     max_running_per_owner: Annotated[int, Field(ge=0)] | None = None
     """Jobs of one owner that run at the same time; the same on the API and the workers."""
     max_sweep_jobs: Annotated[int, Field(ge=1)] = 10_000
+    warm_runners: bool = True
+    """Fork runners from a process that has imported torch already; off: start each job's process anew."""
     celery_events: bool = False
     """Send each claim and each end of a job as a Celery event, for Flower and its like."""
     orphan_artifact_seconds: float = 24 * 3600.0

@@ -59,7 +59,7 @@ def test_two_hundred_jobs_under_random_kills(fleet: Fleet) -> None:
     chance = random.Random(seed)
     workers = [fleet.start(slots=2), fleet.start(slots=2)]
     fleet.pools_were_killed = True
-    jobs = fleet.submit(*["sleep 0.05"] * 200, max_failures=50)
+    jobs = fleet.submit(*["sleep 0.3"] * 200, max_failures=50)
     started, kills = time.monotonic(), {"worker": 0, "pool process": 0, "runner": 0}
     while any(not job.state.terminal for job in map(fleet.get, jobs)):
         assert time.monotonic() - started < 400, f"seed {seed}: {kills}"
@@ -69,7 +69,7 @@ def test_two_hundred_jobs_under_random_kills(fleet: Fleet) -> None:
         victim = chance.choice(["worker", "pool process", "runner", "runner"])
         index = chance.randrange(len(workers))
         pool = pool_of(workers[index])
-        runners = [pid for parent in pool for pid in descendants(parent)]
+        runners = [pid for parent in pool for pid in descendants(parent)]  # and their templates
         if victim == "worker":
             kill_hard(workers[index].pid)
             workers[index] = fleet.start(slots=2)

@@ -1,12 +1,12 @@
 """A pipeline that prunes nothing, for tests of the queue, and a worker that runs it.
 
-``python -m support.queue_stub runner`` is the runner; ``python -m support.queue_stub worker QUEUES SLOTS [NAME]`` is a
-worker whose runners are this one; ``python -m support.queue_stub sweeper`` only sweeps.
+``python -m support.queue_stub runner`` is the runner and ``… template`` the template of such runners; ``… worker QUEUES
+SLOTS [NAME]`` is a worker whose runners these are; ``… sweeper`` only sweeps.
 
 What a job does stands in its tag ``stub``: ``ok``, ``sleep SECONDS``, ``deaf SECONDS`` (ignores SIGTERM), ``child
 SECONDS`` (starts a process and waits), ``late SECONDS`` (waits after it has published), ``error CODE``, ``memory``,
 ``grow MEBIBYTES`` (allocates until that limit stops it), ``fill BYTES`` (writes so much into its checkpoint), ``exit
-STATUS``, ``kill``, ``nonsense``.
+STATUS``, ``kill``, ``nonsense``, ``environment`` (prints it, and where temporary files go), ``hold MEBIBYTES`` (to its end).
 
 The tag ``pause`` names a point at which the first attempt stops and waits to be killed; see `SUPERVISOR_POINTS` and
 `RUNNER_POINTS`.
@@ -14,12 +14,15 @@ The tag ``pause`` names a point at which the first attempt stops and waits to be
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +34,11 @@ from prunectl.worker.assignment import Assignment
 from prunectl.worker.report import Report
 
 RUNNER = (sys.executable, "-P", "-m", "support.queue_stub", "runner")
+TEMPLATE = (sys.executable, "-P", "-m", "support.queue_stub", "template")
 SUPERVISOR_POINTS = ("claimed", "spawning", "pruning", "published", "finishing")
 RUNNER_POINTS = ("started", "pruning", "saving", "published", "reported")
 PAUSED = "paused"
+_held: list[bytes] = []
 _ERRORS = {"weights_corrupt": CorruptWeights, "hub_unavailable": HubUnavailable}
 
 
@@ -106,6 +111,10 @@ def _do(what: str, argument: str) -> None:
             held = []
             while True:
                 held.append(bytearray(2**20))
+        case "environment":
+            print(json.dumps({**os.environ, "temporary files": tempfile.gettempdir(), "cwd": str(Path.cwd())}))  # noqa: T201
+        case "hold":
+            _held.append(b"x" * (int(argument) * 2**20))
         case "exit":
             os._exit(int(argument))
         case "kill":
@@ -114,10 +123,8 @@ def _do(what: str, argument: str) -> None:
             raise AssertionError("nobody foresaw this")
 
 
-def _pause_after_report() -> None:
-    """The point ``reported``: the result has been sent and the process has not ended."""
-    from prunectl.worker import runner
-
+def _pausing_after_report() -> Callable[[Assignment, Report], Result]:
+    """`run` with the point ``reported``: the result has been sent and the process has not ended."""
     given: list[Assignment] = []
     real_run, real_result = run, Report.result
 
@@ -131,7 +138,7 @@ def _pause_after_report() -> None:
         _pause_at("reported", one.spec, Path(one.scratch).parents[1], one.job_id, one.attempt)
 
     Report.result = result  # type: ignore[method-assign]
-    sys.exit(runner.main(remembering))
+    return remembering
 
 
 def _pause_in_supervisors(home: Path) -> None:
@@ -153,9 +160,9 @@ def _pause_in_supervisors(home: Path) -> None:
             _pause_at("finishing", job.spec, home, job.id, lease.attempt)
         return real_succeed(self, lease, result)
 
-    def process(command: Any, assignment: Assignment, environment: Any) -> Any:
+    def process(command: Any, assignment: Assignment, *more: Any) -> Any:
         _pause_at("spawning", assignment.spec, home, assignment.job_id, assignment.attempt)
-        return real_process(command, assignment, environment)
+        return real_process(command, assignment, *more)
 
     SqlJobStore.claim, SqlJobStore.succeed = claim, succeed  # type: ignore[method-assign]
     supervisor.RunnerProcess = process  # type: ignore[assignment, misc]
@@ -171,7 +178,13 @@ def _sweep(settings: Any) -> None:
 
 def main() -> int:
     if sys.argv[1] == "runner":
-        _pause_after_report()
+        from prunectl.worker import runner
+
+        return runner.main(_pausing_after_report())
+    if sys.argv[1] == "template":
+        from prunectl.worker import template
+
+        return template.main(sys.argv[2:], preloaded=(), pipeline=_pausing_after_report())
     from prunectl.settings import Settings
     from prunectl.worker.main import serve
 
@@ -179,7 +192,7 @@ def main() -> int:
         _sweep(Settings())
     _pause_in_supervisors(Settings().home)
     name = sys.argv[4] if len(sys.argv) > 4 else None
-    return serve(sys.argv[2].split(","), int(sys.argv[3]), name, Settings(), runner=RUNNER)
+    return serve(sys.argv[2].split(","), int(sys.argv[3]), name, Settings(), runner=RUNNER, template=TEMPLATE)
 
 
 if __name__ == "__main__":

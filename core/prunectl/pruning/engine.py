@@ -20,6 +20,7 @@ from prunectl.pruning.refit import Refit
 from prunectl.pruning.refit import refit as refit_outputs
 from prunectl.pruning.scores import Batch, GradientScores, Loss, Progress, Scores
 from prunectl.pruning.solver import Costs
+from prunectl.pruning.token_weights import ShareWeights
 from prunectl.pruning.vocabulary import Vocabulary
 from prunectl.pruning.weights import Zeroed
 from prunectl.recipe import Engine as EngineName
@@ -146,11 +147,12 @@ def refit(
     loss: Loss,
     *,
     progress: Progress | None = None,
+    share: ShareWeights | None = None,
 ) -> Refit | None:
     """`prunectl.pruning.refit.refit` in place, where the recipe asks for it and is the native engine's; else None."""
     if not recipe.refit or recipe.engine != "native":
         return None
-    return refit_outputs(model, masks, batches, loss, progress=progress)
+    return refit_outputs(model, masks, batches, loss, progress=progress, share=share)
 
 
 def masked_outputs(model: PreTrainedModel, masks: Masks, inputs: Mapping[str, Tensor]) -> Tensor:

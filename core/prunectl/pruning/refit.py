@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ from prunectl.pruning.observation import evaluating
 from prunectl.pruning.refit_rows import Stage, Watch, held_back, reusable, stages_of
 from prunectl.pruning.replay import Replay
 from prunectl.pruning.scores import Batch, Loss, Progress
-from prunectl.pruning.token_weights import token_weights
+from prunectl.pruning.token_weights import ShareWeights, token_weights
 
 RIDGES = (0.01, 0.1, 1.0)
 """Candidates for the ridge, in units of the mean diagonal of X^T X; held-back rows choose."""
@@ -84,6 +85,7 @@ def refit(
     loss: Loss,
     *,
     progress: Progress | None = None,
+    share: ShareWeights | None = None,
 ) -> Refit:
     """Refit the output matrices of ``model`` under ``masks``, in place; `prunectl.pruning.surgery.apply` comes after.
 
@@ -91,7 +93,8 @@ def refit(
     all batches, and matrices of ``[inputs, inputs]``
     for one output matrix at a time, summed in double precision. A matrix keeps its weights where held-back examples
     are reconstructed no better by new ones, and all do where the loss of the held-back examples would rise.
-    Raises ValueError without batches, CorruptWeights where activations aren't finite, UnsupportedArchitecture.
+    ``share`` is asked for the token weights, which depend on the unpruned model and the batches alone; None: they are
+    computed. Raises ValueError without batches, CorruptWeights where activations aren't finite, UnsupportedArchitecture.
     """
     if not batches:
         raise ValueError("a refit needs at least one batch")
@@ -105,7 +108,8 @@ def refit(
     with evaluating(model):
         with surgery.masked(model, masks):
             before = _held_back_loss(model, batches, loss)
-        weights = token_weights(model, batches, loss, list(originals))
+        compute = partial(token_weights, model, batches, loss, list(originals))
+        weights = share(compute) if share is not None else compute()
         work = _Work(model, masks, batches, Replay(model, batches, loss), originals, weights)
         fits = work.all(stages, progress)
         with surgery.masked(model, masks):

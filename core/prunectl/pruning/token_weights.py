@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,19 +15,22 @@ from prunectl.pruning.blocks import linear
 from prunectl.pruning.observation import real_tokens
 from prunectl.pruning.scores import Batch, Loss, halved, out_of_memory
 
+TokenWeights = dict[str, list[list[Tensor]]]
+"""``[rows]`` by output matrix, batch and call."""
+ShareWeights = Callable[[Callable[[], TokenWeights]], TokenWeights]
+"""Given what computes token weights, gives them: from where they lie already, or by calling it."""
+
 FLOOR = 0.1
 """Weight of a token that the loss doesn't listen to, beside a mean of 1."""
 
 
-def token_weights(
-    model: PreTrainedModel, batches: Sequence[Batch], loss: Loss, outputs: Sequence[str]
-) -> dict[str, list[list[Tensor]]]:
+def token_weights(model: PreTrainedModel, batches: Sequence[Batch], loss: Loss, outputs: Sequence[str]) -> TokenWeights:
     """How much the loss listens to what each output matrix gives for a token: ``[rows]`` by matrix, batch and call.
 
     The squared gradient's share in its example, times the example's tokens, with `FLOOR` for each: an example weighs as
     much as its tokens are many. Raises CorruptWeights where the loss is not finite.
     """
-    found: dict[str, list[list[Tensor]]] = {name: [] for name in outputs}
+    found: TokenWeights = {name: [] for name in outputs}
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     for parameter, _ in flags:
         parameter.requires_grad_(False)

@@ -64,7 +64,7 @@ def watch(
                 elif not open_pipe:
                     time.sleep(0.01)  # it has closed its pipe: it is about to exit
                 now = time.monotonic()
-                if ending is None and (reason := _reason_to_end(keeper, stop, now > deadline)) is not None:
+                if ending is None and (reason := reason_to_end(keeper, stop, now > deadline)) is not None:
                     ending, kill_at = reason, now + (0 if reason is Ending.FENCED else grace_seconds)
                     say(f"ending the job: {reason}")
                     process.terminate()
@@ -87,7 +87,8 @@ def _receive(descriptor: int, received: Received) -> bool:
     return bool(data)
 
 
-def _reason_to_end(keeper: LeaseKeeper, stop: StopFlag, timed_out: bool) -> Ending | None:
+def reason_to_end(keeper: LeaseKeeper, stop: StopFlag, timed_out: bool) -> Ending | None:
+    """Why a runner must not go on, or None."""
     if keeper.fenced:
         return Ending.FENCED
     if stop:

@@ -27,7 +27,7 @@ from prunectl.version import version
 from prunectl.worker import logs
 from prunectl.worker.app import make_worker_app
 from prunectl.worker.gpu import visible_gpus
-from prunectl.worker.runner_process import RUNNER
+from prunectl.worker.runner_process import RUNNER, TEMPLATE
 from prunectl.worker.scratch import collect_scratch
 from prunectl.worker.slot_board import SlotBoard
 from prunectl.worker.stop_flag import StopFlag
@@ -40,7 +40,13 @@ UNREAD_RESULT_RETRIES = 10  # of 0.1 s each
 
 
 def serve(
-    queues: Sequence[str], slots: int, name: str | None, settings: Settings, *, runner: Sequence[str] = RUNNER
+    queues: Sequence[str],
+    slots: int,
+    name: str | None,
+    settings: Settings,
+    *,
+    runner: Sequence[str] = RUNNER,
+    template: Sequence[str] = TEMPLATE,
 ) -> int:
     """Work until told to stop; the exit status.
 
@@ -64,7 +70,7 @@ def serve(
         version=version(),
     )
     stop, board = StopFlag(), SlotBoard(slots)
-    app = make_worker_app(settings, _serve_one_in(settings, me, stop, board, runner))
+    app = make_worker_app(settings, _serve_one_in(settings, me, stop, board, runner, template))
     engine = make_engine(settings.database)
     store, workers = SqlJobStore(engine), SqlWorkerStore(engine)
     storage = open_storage(settings.storage)
@@ -144,7 +150,7 @@ def _check_revision(database: str) -> None:
 
 
 def _serve_one_in(
-    settings: Settings, me: Worker, stop: StopFlag, board: SlotBoard, runner: Sequence[str]
+    settings: Settings, me: Worker, stop: StopFlag, board: SlotBoard, runner: Sequence[str], template: Sequence[str]
 ) -> Callable[[], object]:
     """What a ring does in a pool process. The supervisor is made there, so that no connection crosses the fork."""
     made: dict[int, Supervisor] = {}
@@ -161,6 +167,7 @@ def _serve_one_in(
                 Slot(me.name, me.queues, _slot_index(), me.slots),
                 stop,
                 runner=runner,
+                template=template,
                 events=job_events(settings, me.name),
                 searches=SqlSearchStore(make_engine(settings.database)),
             )

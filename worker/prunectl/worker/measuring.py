@@ -16,6 +16,8 @@ from prunectl.worker.report import Report
 from prunectl.worker.source import Source
 
 BATCH_SIZE = 16
+BATCH_TOKENS = 2048
+"""Tokens that a batch of short texts may have where its size changes no result but its last digits."""
 BENCH_SECONDS = 10.0
 """Time that each batch size of the benchmark may take: enough for fifty rounds of a small model, ten of a big one."""
 PARITY_EXAMPLES = 64
@@ -28,6 +30,11 @@ def counts(model: PreTrainedModel, seq: int, side: str) -> dict[str, Measure]:
         "nonzero_parameters": Measure(**{side: macs.nonzero_parameters(model)}),
         "macs": Measure(**{side: macs.count(model, seq)}),
     }
+
+
+def texts_a_batch(source: Source) -> int:
+    """For evaluation and refit: as many texts as come to `BATCH_TOKENS`, and no fewer than `BATCH_SIZE`."""
+    return BATCH_SIZE if source.tokenizer is None else max(BATCH_SIZE, BATCH_TOKENS // source.max_length)
 
 
 def merged(before: dict[str, Measure], after: dict[str, Measure]) -> dict[str, Measure]:
@@ -59,7 +66,7 @@ def quality_of(
         source.task,
         source.evaluation if examples is None else examples,
         max_length=source.max_length,
-        batch_size=BATCH_SIZE,
+        batch_size=texts_a_batch(source),
         seed=seed,
         reference=reference,
         original_ids=source.vocabulary.kept if source.vocabulary else None,

@@ -34,11 +34,12 @@ from prunectl.worker.measuring import (
     merged,
     objective_of,
     quality_of,
+    texts_a_batch,
     weight_bytes,
 )
 from prunectl.worker.progress_files import TrainingKeeper
 from prunectl.worker.provenance import cpu_seconds, finished_view, machine, provenance, versions
-from prunectl.worker.reload import reload_and_compare
+from prunectl.worker.reload import Prover, reload_and_compare
 from prunectl.worker.report import Report, Wanted
 from prunectl.worker.shared_results import SharedResults
 from prunectl.worker.source import fetch, with_vocabulary
@@ -49,9 +50,10 @@ PROBE_EXAMPLES, PROBE_LENGTH = 4, 32
 """What the reload check runs: small, since a masked-language model answers with a whole vocabulary at each position."""
 
 
-def run(assignment: Assignment, report: Report) -> Result | Wanted:
+def run(assignment: Assignment, report: Report, *, prover: Prover | None = None) -> Result | Wanted:
     """Prune, prove and measure one model; raises a PrunectlError whose code says what failed.
 
+    ``prover`` is the fresh process that the reload stage asks; None: it starts one.
     A greedy search may want candidates tried first: then it ends with those, before a model is loaded.
     """
     body = JobCreate.model_validate(assignment.spec)
@@ -84,11 +86,13 @@ def run(assignment: Assignment, report: Report) -> Result | Wanted:
             source.task,
             source.evaluation,
             max_length=source.max_length,
-            batch_size=BATCH_SIZE,
+            batch_size=texts_a_batch(source),
             seed=body.recipe.seed,
             kept_ids=source.vocabulary.rows if source.vocabulary else None,
         )
-        reference, stage.reused = stage_sharing.reference(shared, source, model, body.recipe.seed, BATCH_SIZE, ask)
+        reference, stage.reused = stage_sharing.reference(
+            shared, source, model, body.recipe.seed, texts_a_batch(source), ask
+        )
         before = quality.summarise(reference, reference, seed=body.recipe.seed)
         unpruned = quality.compare(before, before)
         metric = gates.primary_metric(source.task, unpruned, body.evaluation.metric)
@@ -118,9 +122,11 @@ def run(assignment: Assignment, report: Report) -> Result | Wanted:
         if len(source.refitting) > len(source.calibration)
         else None,
         share=partial(stage_sharing.scores, shared, source, model, body.recipe, BATCH_SIZE),
+        share_weights=partial(stage_sharing.token_weights, shared, source, model, body.recipe, texts_a_batch(source)),
         report=report,
         workspace=scratch / "engine",
         batch_size=BATCH_SIZE,
+        refit_batch_size=texts_a_batch(source),
         after_step=after_step,
         bench_seq=source.bench_seq,
         timing=StoredTables(
@@ -179,6 +185,7 @@ def run(assignment: Assignment, report: Report) -> Result | Wanted:
         with report.stage("reload"):
             prove = partial(
                 reload_and_compare,
+                prover=prover,
                 original=source.path,
                 checkpoint=checkpoint,
                 scratch=scratch,
@@ -256,6 +263,7 @@ def run(assignment: Assignment, report: Report) -> Result | Wanted:
             "n_evaluation": len(source.evaluation),
             "max_length": source.max_length,
             "batch_size": BATCH_SIZE,
+            "evaluation_batch_size": texts_a_batch(source),
             "data_digest": data.digest(source.evaluation),
             "calibration_digest": data.digest(source.calibration),
             "primary_metric": metric,

@@ -7,21 +7,34 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from prunectl.worker.assignment import Assignment, Envelope
-from prunectl.worker.lifeline import signal_group
+from prunectl.worker.lifeline import reap_group, signal_group
+from prunectl.worker.warm_runners import Adopted, Ends, WarmRunners
 
 RUNNER: Sequence[str] = (sys.executable, "-P", "-m", "prunectl.worker.runner")
+TEMPLATE: Sequence[str] = (sys.executable, "-P", "-m", "prunectl.worker.template")
 
 # A runner reads models that strangers made; it has no use for these.
 _SECRETS = ("PRUNECTL_DATABASE_URL", "PRUNECTL_BROKER_URL", "PRUNECTL_API_TOKEN")
 
 
 class RunnerProcess:
-    """A running runner. ``report`` and ``output`` are descriptors to read from, and belong to the caller."""
+    """A running runner. ``report`` and ``output`` are descriptors to read from, and belong to the caller.
 
-    def __init__(self, command: Sequence[str], assignment: Assignment, environment: Mapping[str, str]) -> None:
+    It is a fork of the template in ``warm``; where that has none to give, or is None, ``command`` is started.
+    ``patient`` says whether waiting for a template is still worth it.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        assignment: Assignment,
+        environment: Mapping[str, str],
+        warm: WarmRunners | None = None,
+        patient: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.report, report_end = os.pipe()
         self.output, output_end = os.pipe()
         envelope = Envelope(assignment, report_end, os.getpid())
@@ -29,7 +42,11 @@ class RunnerProcess:
             with tempfile.TemporaryFile() as stdin:  # a file, so that a long job can't block us as a pipe could
                 stdin.write(envelope.to_json())
                 stdin.seek(0)
-                self._process = subprocess.Popen(
+                forked = None
+                if warm is not None:
+                    ends = Ends(stdin.fileno(), output_end, report_end)
+                    forked = warm.fork(ends, environment, assignment.scratch, patient)
+                self._process: subprocess.Popen[bytes] | Adopted = forked or subprocess.Popen(
                     list(command),
                     stdin=stdin,
                     stdout=output_end,
@@ -59,9 +76,10 @@ class RunnerProcess:
         signal_group(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """The whole session's group, and wait for the leader."""
+        """The whole session's group, and wait for all of it."""
         signal_group(self.pid, signal.SIGKILL)
         self._process.wait()
+        reap_group(self.pid)
 
 
 def runner_environment(assignment: Assignment, *, slot: int) -> dict[str, str]:

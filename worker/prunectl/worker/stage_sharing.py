@@ -1,5 +1,5 @@
-"""Stage sharing: the unpruned model's scores and what it says of the evaluation data, and its peak memory,
-once for all jobs of a sweep.
+"""Stage sharing: the unpruned model's scores, the refit's token weights, what the model says of the evaluation data, and
+its peak memory, once for all jobs of a sweep.
 
 Here is what either depends on. A change of what a stage computes raises its version, so that nothing of before is taken
 for it; versions of libraries and the device belong to the conditions, for they change last digits.
@@ -18,14 +18,15 @@ from prunectl.evaluation import data
 from prunectl.evaluation.quality import Reference
 from prunectl.evaluation.tasks import Task
 from prunectl.pruning.scores import GradientScorer, GradientScores, Scores
+from prunectl.pruning.token_weights import TokenWeights
 from prunectl.recipe import Recipe, digest_of
 from prunectl.worker.provenance import machine, versions
 from prunectl.worker.reload import Reloaded
 from prunectl.worker.shared_results import Arrays, Facts, SharedResults
 from prunectl.worker.source import Source
 
-BASELINE, SCORES, MEMORY = "baseline", "scores", "memory"
-BASELINE_VERSION = SCORES_VERSION = MEMORY_VERSION = 1
+BASELINE, SCORES, TOKEN_WEIGHTS, MEMORY = "baseline", "scores", "token-weights", "memory"
+BASELINE_VERSION = SCORES_VERSION = TOKEN_WEIGHTS_VERSION = MEMORY_VERSION = 1
 _SCORERS: tuple[GradientScorer, ...] = ("taylor", "fisher")
 
 
@@ -82,6 +83,41 @@ def scores(
         )
         for scorer in _SCORERS
     }, found.reused
+
+
+def token_weights(
+    shared: SharedResults,
+    source: Source,
+    model: PreTrainedModel,
+    recipe: Recipe,
+    batch_size: int,
+    compute: Callable[[], TokenWeights],
+) -> TokenWeights:
+    """What ``compute`` gives of the texts that a refit takes, in batches of ``batch_size``."""
+    conditions = {
+        **_of_model(source, model, recipe.seed, batch_size),
+        "version": TOKEN_WEIGHTS_VERSION,
+        "refitting": data.digest(source.refitting),
+    }
+
+    def arrays_of() -> tuple[Arrays, Facts]:
+        arrays: Arrays = {}
+        for name, batches in compute().items():
+            rows = [torch.cat(calls) for calls in batches]
+            arrays[f"weights.{name}"] = torch.cat(rows).cpu().numpy()
+            # [batches, calls]: where the rows of each call end
+            arrays[f"rows.{name}"] = np.array([[len(call) for call in calls] for calls in batches])
+        return arrays, {}
+
+    arrays = shared.get(TOKEN_WEIGHTS, conditions, arrays_of).arrays
+    found: TokenWeights = {}
+    for key, rows in arrays.items():
+        if key.startswith("rows."):
+            name = key.removeprefix("rows.")
+            whole = torch.from_numpy(arrays[f"weights.{name}"]).to(source.device)
+            calls = iter(whole.split(rows.reshape(-1).tolist()))
+            found[name] = [[next(calls) for _ in batch] for batch in rows]
+    return found
 
 
 def reloaded(

@@ -20,6 +20,7 @@ from prunectl.pruning.blocks import described, find_blocks
 from prunectl.pruning.engine import Pruned
 from prunectl.pruning.masks import Masks
 from prunectl.pruning.scores import Batch, GradientScores, Loss, Scores
+from prunectl.pruning.token_weights import ShareWeights
 from prunectl.pruning.vocabulary import Vocabulary
 from prunectl.recipe import Recipe
 from prunectl.schemas import LedgerRow
@@ -66,6 +67,8 @@ def run(
     timing: Timing | None = None,
     make_refit_objective: Callable[[PreTrainedModel], Objective] | None = None,
     share: ShareScores | None = None,
+    share_weights: ShareWeights | None = None,
+    refit_batch_size: int | None = None,
 ) -> Outcome:
     """Prune ``model`` in place by every axis of ``recipe``.
 
@@ -73,6 +76,7 @@ def run(
     ``probe`` is in the numbers of the reduced vocabulary where there is one.
     ``make_refit_objective`` gives what a refit takes; None: what the scores are taken from. ``share`` finds the scores
     of the whole model where a job before has computed them; models that a step has changed are scored anew.
+    ``share_weights`` does so for the refit's token weights, and ``refit_batch_size`` is for what the refit takes alone.
     ``after_step`` is told each finished step's name and the model as it is then. Raises ReloadMismatch where a
     smaller model computes something else than the larger one with the same units switched off, and what the axes
     raise for recipes that can't be met.
@@ -91,7 +95,9 @@ def run(
         objective = make_objective(model)
         batches = objective.batches(batch_size)
         loss = cast(Loss, objective.loss)
-        refitting = make_refit_objective(model).batches(batch_size) if make_refit_objective else batches
+        refitting = (
+            make_refit_objective(model).batches(refit_batch_size or batch_size) if make_refit_objective else batches
+        )
     original = described(model)
     removed: tuple[int, ...] = ()
     if recipe.layers is not None:
@@ -114,6 +120,7 @@ def run(
         workspace,
         target_of,
         share if untouched else None,
+        share_weights if untouched and make_refit_objective else None,
         scored,
     )
     pruned = layers.in_original(pruned, original, removed)
@@ -175,6 +182,7 @@ def _units(
     workspace: Path,
     target_of: Callable[[], engine.Target | None],
     share: ShareScores | None,
+    share_weights: ShareWeights | None,
     scored: Callable[[Scores], None],
 ) -> Pruned:
     if not recipe.prunes_units:
@@ -204,7 +212,7 @@ def _units(
         if recipe.budget is not None:
             scored(first[0])
     with report.stage("prune"):
-        refitted = engine.refit(model, recipe, masks, refitting, loss, progress=report.progress)
+        refitted = engine.refit(model, recipe, masks, refitting, loss, progress=report.progress, share=share_weights)
         expected = engine.masked_outputs(model, masks, probe)
         pruned = engine.apply(model, masks, engine=recipe.engine)
         tolerance = REFITTED_TOLERANCE if refitted is not None and refitted.matrices else TOLERANCE

@@ -21,13 +21,14 @@ from prunectl.schemas import Result
 from prunectl.settings import Settings
 from prunectl.storage.layout import log_name, run_name
 from prunectl.worker.assignment import Assignment
-from prunectl.worker.attempt import Ending, Outcome, watch
+from prunectl.worker.attempt import Ending, Outcome, reason_to_end, watch
 from prunectl.worker.failures import failure_from_wire, failure_of, failure_of_exit, oom_kill_count
 from prunectl.worker.lease_keeper import LeaseKeeper
 from prunectl.worker.log_pump import LogPump
 from prunectl.worker.runner_process import RUNNER, RunnerProcess, runner_environment
 from prunectl.worker.scratch import scratch_directory
 from prunectl.worker.stop_flag import StopFlag
+from prunectl.worker.warm_runners import WarmRunners
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -46,7 +47,11 @@ class Slot:
 
 
 class Supervisor:
-    """One slot of a worker. ``runner`` is the command line of a runner; tests give one of their own."""
+    """One slot of a worker. ``runner`` is the command line of a runner, ``template`` that of a template of runners.
+
+    No ``template``: each runner is started anew. Tests give command lines of their own. `close` it where the process
+    goes on.
+    """
 
     def __init__(
         self,
@@ -58,6 +63,7 @@ class Supervisor:
         stop: StopFlag,
         *,
         runner: Sequence[str] = RUNNER,
+        template: Sequence[str] | None = None,
         events: JobEvents | None = None,
         searches: SearchStore | None = None,
     ) -> None:
@@ -69,8 +75,14 @@ class Supervisor:
         self._slot = slot
         self._stop = stop
         self._runner = runner
+        self.warm = WarmRunners(template) if template is not None and settings.warm_runners else None
         self._events = events or NoJobEvents()
         self._secrets = SecretFiles(settings.home / "secrets")
+
+    def close(self) -> None:
+        """End the template of runners, if there is one."""
+        if self.warm is not None:
+            self.warm.close()
 
     def serve_one(self) -> bool:
         """Do the best queued job of our queues, if there is one; whether there was one."""
@@ -172,7 +184,12 @@ class Supervisor:
         with scratch_directory(self._settings.home / "scratch", name) as scratch:
             assignment = self._assignment(job, str(scratch), candidates)
             environment = runner_environment(assignment, slot=self._slot.index)
-            process = RunnerProcess(self._runner, assignment, environment)
+            deadline = claimed_at + self._timeout_seconds(job)
+
+            def patient() -> bool:
+                return reason_to_end(keeper, self._stop, time.monotonic() > deadline) is None
+
+            process = RunnerProcess(self._runner, assignment, environment, self.warm, patient)
             pump = LogPump(self._storage, log_name(job.id, job.attempt), process.output)
             pump.say(f"attempt {job.attempt} on {self._slot.worker}, process {process.pid}")
             pump.start()
@@ -181,12 +198,14 @@ class Supervisor:
                     process,
                     keeper,
                     self._stop,
-                    deadline=claimed_at + self._timeout_seconds(job),
+                    deadline=deadline,
                     grace_seconds=self._settings.cancel_grace_seconds,
                     say=pump.say,
                 )
                 if outcome.status != 0:
                     pump.say(f"exit status {outcome.status}")
+                    if outcome.ending is Ending.EXITED:  # by a fault: the next one shares nothing with it
+                        self.close()
                 return outcome
             finally:
                 os.close(process.report)
