@@ -12,11 +12,12 @@ from prunectl.schemas import SCHEMA_VERSION, Gate, ModelRef, State
 STANDARD_ERRORS = 2.0
 """A difference of at most so many standard errors is not told from none."""
 COST = "latency_p50_seconds"
-QUALITY = ("eval_accuracy", "eval_f1", "eval_cosine", "eval_agreement", "eval_loss")
+QUALITY = ("eval_accuracy", "eval_f1", "eval_mrr_at_10", "eval_cosine", "eval_agreement", "eval_loss")
 """The first of these that every job measured stands for quality where none is named."""
 SHOWN = (
-    "eval_accuracy", "eval_f1", "eval_cosine", "eval_overlap_at_10", "eval_agreement", "eval_loss", "latency_p50_seconds",
-    "speedup", "parameters", "nonzero_parameters", "model_bytes", "peak_memory_bytes",
+    "eval_accuracy", "eval_f1", "eval_exact_match", "eval_mrr_at_10", "eval_recall_at_1", "eval_recall_at_10", "eval_cosine",
+    "eval_overlap_at_10", "eval_agreement", "eval_loss", "eval_perplexity", "latency_p50_seconds", "speedup", "parameters",
+    "nonzero_parameters", "model_bytes", "peak_memory_bytes",
 )  # fmt: skip
 """What a comparison shows where no metrics are named, in this order."""
 _MORE_IS_BETTER = ("speedup", "throughput_samples_per_second")

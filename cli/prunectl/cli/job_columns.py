@@ -12,10 +12,15 @@ from prunectl.quantities import DASH, age, data_size, elapsed, quantity, relativ
 
 SHORT_ID = 8
 # The figure that stands for quality where the evaluation names none: the first of these that was measured.
-QUALITY = ("eval_accuracy", "eval_f1", "eval_cosine", "eval_agreement", "eval_loss")
+QUALITY = ("eval_accuracy", "eval_f1", "eval_mrr_at_10", "eval_cosine", "eval_agreement", "eval_loss")
 _SHORT = {
     "eval_accuracy": "acc",
     "eval_f1": "f1",
+    "eval_exact_match": "em",
+    "eval_perplexity": "ppl",
+    "eval_mrr_at_10": "mrr10",
+    "eval_recall_at_1": "r1",
+    "eval_recall_at_10": "r10",
     "eval_cosine": "cos",
     "eval_agreement": "agree",
     "eval_loss": "loss",
