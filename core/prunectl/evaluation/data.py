@@ -225,7 +225,7 @@ def _where(example: Example) -> str:
 
 
 def _refuse_other_kind(examples: Sequence[Example], config: Mapping[str, Any], field: str) -> None:
-    wanted = reads_images(config)
+    wanted = bool(config.get("model_type")) and reads_images(config)
     other = next((example for example in examples if (example.image is not None) != wanted), None)
     if other is None:
         return
