@@ -103,11 +103,16 @@ def more_is_better(metric: str) -> bool:
     return metric.startswith(_MORE_IS_BETTER)
 
 
-def quality_of(jobs: Iterable[Mapping[str, Mapping[str, Any]]]) -> str | None:
-    """The metric that stands for quality of all of these jobs' metrics, or None where they have none in common."""
+def quality_of(
+    jobs: Iterable[Mapping[str, Mapping[str, Any]]], conditions: Iterable[Mapping[str, Any]] = ()
+) -> str | None:
+    """The metric that stands for quality of all of these jobs' metrics, or None where they have none in common: the one
+    that was primary in all of their ``conditions``, else the first of `QUALITY`.
+    """
     measured = [{name for name, measure in metrics.items() if measure.get("after") is not None} for metrics in jobs]
     shared = set.intersection(*measured) if measured else set()
-    return next((name for name in QUALITY if name in shared), None)
+    primary = {each.get("primary_metric") for each in conditions}
+    return next((name for name in (*(primary if len(primary) == 1 else ()), *QUALITY) if name in shared), None)
 
 
 def front(values: Sequence[tuple[float, float]], x: str, y: str) -> list[bool]:

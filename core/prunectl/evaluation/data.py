@@ -86,7 +86,7 @@ def check(
     nor an integer in range, or some rows labelled and others not; InvalidInput (``field``) for texts that are given to
     a model of images, or the other way round.
     """
-    _refuse_other_kind(examples, config, field)
+    refuse_other_kind(examples, config, field)
     kind = kind_of(task).labels
     if kind is None or all(_said(example, kind) is None for example in examples):
         return list(examples)
@@ -113,6 +113,20 @@ def check(
             for example in examples
         ]
     return list(examples)
+
+
+def refuse_other_kind(examples: Sequence[Example], config: Mapping[str, Any], field: str) -> None:
+    """Raises InvalidInput (``field``) for texts that are given to a model of images, or the other way round."""
+    wanted = bool(config.get("model_type")) and reads_images(config)
+    other = next((example for example in examples if (example.image is not None) != wanted), None)
+    if other is None:
+        return
+    takes, given = ("images", "texts") if wanted else ("texts", "images")
+    raise InvalidInput(
+        f"{architecture_of(config)} takes {takes}, and the data has {given}",
+        hint="give a folder of images, a directory for each class; or leave it out" if wanted else None,
+        field=field,
+    )
 
 
 def labels_of(examples: Iterable[Example]) -> LabelKind | None:
@@ -222,19 +236,6 @@ def _said(example: Example, kind: LabelKind) -> Any:
 
 def _where(example: Example) -> str:
     return f"row {example.row}" if example.row is not None else f"the text {example.text[:40]!r}"
-
-
-def _refuse_other_kind(examples: Sequence[Example], config: Mapping[str, Any], field: str) -> None:
-    wanted = bool(config.get("model_type")) and reads_images(config)
-    other = next((example for example in examples if (example.image is not None) != wanted), None)
-    if other is None:
-        return
-    takes, given = ("images", "texts") if wanted else ("texts", "images")
-    raise InvalidInput(
-        f"{architecture_of(config)} takes {takes}, and the data has {given}",
-        hint="give a folder of images, a directory for each class; or leave it out" if wanted else None,
-        field=field,
-    )
 
 
 def _number(

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoImageProcessor
+from transformers import AutoImageProcessor, ViTImageProcessorPil
 
-from prunectl.errors import InvalidData
+from prunectl.errors import InvalidInput
 from prunectl.evaluation import pictures
 from prunectl.evaluation.data import Example
 from prunectl.evaluation.inputs import CHANNELS
@@ -49,29 +49,37 @@ class Prepared:
     name: str
     content: bytes
     processor: Any
+    size: tuple[int, int]
 
     def pixels(self) -> Tensor:
-        """``[channels, height, width]``. Raises InvalidData (field ``data``) for a picture that can't be decoded."""
+        """``[channels, height, width]``.
+
+        Raises InvalidData (field ``data``) for a picture that can't be decoded, InvalidInput (field ``model``) where
+        the checkpoint's processor makes another size than its model takes.
+        """
         image = pictures.decoded(self.name, self.content, field="data")
-        try:
-            found: Tensor = self.processor(image, return_tensors="pt")["pixel_values"][0]
-        except ValueError as error:
-            raise InvalidData(f"image {self.name} can't be prepared for the model: {error}", field="data") from error
+        found: Tensor = self.processor(image, return_tensors="pt")["pixel_values"][0]
+        if tuple(found.shape) != (CHANNELS, *self.size):
+            raise InvalidInput(
+                f"preprocessor_config.json makes images of {list(found.shape)}, and config.json says that the model "
+                f"takes {[CHANNELS, *self.size]}",
+                hint="mend the checkpoint's preprocessor_config.json, or remove it",
+                field="model",
+            )
         return found
 
 
 def prepared(examples: Sequence[Example], model: Path, size: tuple[int, int]) -> list[Example]:
     """The examples with their pictures ready for the model in the directory ``model``, by its own
-    preprocessor_config.json; where it has none, scaled to ``size`` and from -1 to 1, as ViT is trained.
+    preprocessor_config.json; where it has none, scaled to ``size`` (height, width) and from -1 to 1, as ViT is trained.
+
+    Raises InvalidInput (field ``model``) for a preprocessor_config.json that can't be used.
     """
     if not any(isinstance(example.image, bytes) for example in examples):
         return list(examples)
-    if (model / "preprocessor_config.json").is_file():
-        processor = AutoImageProcessor.from_pretrained(model, local_files_only=True)
-    else:
-        processor = _usual_processor(size)
+    processor = _processor(model, size)
     return [
-        replace(example, image=Prepared(example.text, example.image, processor))
+        replace(example, image=Prepared(example.text, example.image, processor, size))
         if isinstance(example.image, bytes)
         else example
         for example in examples
@@ -87,7 +95,10 @@ def tensor_of(found: Tensor | Prepared) -> Tensor:
     return found.pixels() if isinstance(found, Prepared) else found
 
 
-def _usual_processor(size: tuple[int, int]) -> Any:
-    from transformers import ViTImageProcessor
-
-    return ViTImageProcessor(size={"height": size[0], "width": size[1]})
+def _processor(model: Path, size: tuple[int, int]) -> Any:
+    if not (model / "preprocessor_config.json").is_file():
+        return ViTImageProcessorPil(size={"height": size[0], "width": size[1]})
+    try:
+        return AutoImageProcessor.from_pretrained(model, local_files_only=True, backend="pil")
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InvalidInput(f"preprocessor_config.json can't be used: {error}", field="model") from error

@@ -90,8 +90,7 @@ class AttentionService:
             )
         if not self._storage.exists(checkpoint):
             raise Conflict(f"the checkpoint of job {job.id} is no longer in the storage", hint="run the job again")
-        # "random images": see the stage evaluate
-        if result.conditions.get("data") is not None or result.conditions.get("task") == "image-classification":
+        if "data" in result.conditions:  # "images" or "random images": see the stage evaluate
             raise Conflict(f"the model of job {job.id} reads images, and attention is shown for texts alone")
         _check_layers(request, result)
         return AttentionJob(

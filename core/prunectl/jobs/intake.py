@@ -186,6 +186,7 @@ class Intake:
         for flag in ("data", "calibration"):
             if getattr(body.evaluation, flag) == BUILTIN_TEXT:
                 refuse_builtin(config, flag)
+        data.refuse_other_kind(examples.get("data", ()), config, "data")
         task = task_of(config, body.evaluation.task, data.labels_of(examples.get("data", ())))
         for flag, rows in examples.items():
             if flag != "vocab":

@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.metrics import f1_score
 from transformers import AutoImageProcessor
 
-from prunectl.errors import InvalidData
+from prunectl.errors import InvalidData, InvalidInput
 from prunectl.evaluation import encoding, images, quality
 from prunectl.evaluation.data import Example
 from prunectl.worker import source as sources
@@ -84,7 +84,7 @@ def test_a_job_on_a_folder(tmp_path: Path) -> None:
     assert all(measure.n == 24 and measure.stderr is not None for measure in measured.values())
     assert all(measure.difference_stderr is not None for measure in measured.values())
     assert result.labels == "data" and result.conditions["primary_metric"] == "eval_accuracy"
-    assert "data" not in result.conditions and result.gate is not None and result.gate.passed
+    assert result.conditions["data"] == "images" and result.gate is not None and result.gate.passed
     assert (directory / "preprocessor_config.json").is_file()
 
 
@@ -115,3 +115,19 @@ def test_rows_are_ready_when_their_labels_and_pictures_are(tmp_path: Path) -> No
     ready = sources._ready(source, config, "image-classification", named, "data")
     assert ready is not None and [example.label for example in ready] == [0, 1, 2]
     assert [example.image_digest for example in ready] == [example.image_digest for example in named]
+
+
+@pytest.mark.parametrize(
+    ("described", "message"),
+    [
+        ('{"image_processor_type": "ViTImageProcessor", "size": {"height": 8, "width": 8}}', r"images of \[3, 8, 8\]"),
+        ('{"image_processor_type": "Nothing"}', "can't be used"),
+        ("{", "can't be used"),
+    ],
+)
+def test_a_processor_that_does_not_fit_its_model(described: str, message: str, tmp_path: Path) -> None:
+    source = build(tmp_path / "source", "vit", "image-classification", **NAMED)
+    (source / "preprocessor_config.json").write_text(described)
+    with pytest.raises(InvalidInput, match=message) as caught:
+        images.prepared(pictures(1), source, (12, 12))[0].image.pixels()
+    assert caught.value.field == "model"

@@ -13,6 +13,7 @@ import torch
 from seqeval.metrics import f1_score
 
 from prunectl.checkpoints import load_pruned
+from prunectl.errors import InvalidInput
 from prunectl.evaluation import macs, quality, squad
 from prunectl.evaluation.data import Example
 from prunectl.evaluation.encoding import UNLABELLED
@@ -21,8 +22,10 @@ from prunectl.evaluation.heads.answers import context_of
 from prunectl.evaluation.objectives import objective_for
 from prunectl.evaluation.tasks import Task
 from prunectl.pruning import planning
+from prunectl.pruning.axes import check_export
+from prunectl.recipe import Recipe
 from support import pipeline
-from support.models import ENCODERS, TOKEN_HEADS, build, model, texts, tokenizer
+from support.models import ENCODERS, TOKEN_HEADS, build, config, model, texts, tokenizer
 
 NAMES = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 NAMED = {"id2label": dict(enumerate(NAMES))}
@@ -260,3 +263,32 @@ def test_a_job_without_labels_is_fidelity(task: Task, tmp_path: Path) -> None:
     result, _ = pipeline.run(source, recipe, tmp_path)
     assert result.labels == "model" and result.conditions["primary_metric"] == "eval_agreement"
     assert {name for name, measure in result.metrics.items() if measure.n is not None} == {"eval_agreement"}
+
+
+@pytest.mark.parametrize("task", TOKEN_HEADS)
+def test_a_smaller_vocabulary_cuts_words_otherwise_and_they_are_still_paired(task: Task, tmp_path: Path) -> None:
+    more: dict[str, Any] = NAMED if task == "token-classification" else {}
+    source = build(tmp_path / "source", "xlm-roberta", task, **more)
+    corpus = pipeline.upload(tmp_path, "\n".join(texts(8)))
+    result, _ = pipeline.run(
+        source, {"vocab": corpus}, tmp_path, data=pipeline.upload(tmp_path, rows_of(task), "rows.jsonl"),
+        columns=("tags=ner", "context=passage"), max_length=16 if task == "token-classification" else 64,
+    )  # fmt: skip
+    assert result.conditions["retokenised_examples"] > 0
+    assert result.metrics["eval_f1"].n == result.metrics["eval_agreement"].n == 24
+    assert result.metrics["eval_f1"].difference_stderr is not None
+
+
+def test_the_exported_file_of_a_tagger_is_judged_by_its_tags(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    source = build(tmp_path / "source", "bert", "token-classification", **NAMED)
+    data = pipeline.upload(tmp_path, rows_of("token-classification"), "rows.jsonl")
+    result, _ = pipeline.run(source, {"heads": 0.5, "export": "onnx"}, tmp_path, data=data, columns=("tags=ner",))
+    for name in METRICS["token-classification"]:
+        assert result.metrics[f"onnx_{name}"].after == pytest.approx(result.metrics[name].after, abs=1e-4)
+
+
+def test_the_file_of_an_answerer_would_lack_half_and_is_refused() -> None:
+    described = config("bert", "question-answering").to_dict() | {"architectures": ["BertForQuestionAnswering"]}
+    with pytest.raises(InvalidInput, match="an answer is two"):
+        check_export(described, Recipe(heads=0.5, export="onnx"))

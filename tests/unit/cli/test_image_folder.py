@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from PIL import Image
 from prunectl.cli import image_folder
 from prunectl.evaluation import archives, pictures
 from prunectl.wiring import Services
-from support.service import config_only
 
 pytestmark = pytest.mark.usefixtures("service")
 
@@ -32,10 +32,15 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def vit(tmp_path: Path) -> str:
-    return config_only(
-        tmp_path / "zoo" / "vit", model_type="vit", architectures=["ViTForImageClassification"], image_size=12,
-        patch_size=4, id2label={"0": "cat", "1": "dog"},
-    ).name  # fmt: skip
+    directory = tmp_path / "zoo" / "vit"
+    directory.mkdir(parents=True)
+    config = {
+        "model_type": "vit", "architectures": ["ViTForImageClassification"], "image_size": 12, "patch_size": 4,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "intermediate_size": 48,
+        "id2label": {"0": "cat", "1": "dog"},
+    }  # fmt: skip
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory.name
 
 
 def test_both_sides_know_the_same_files() -> None:

@@ -85,6 +85,7 @@ def fetch(assignment: Assignment, body: JobCreate, report: Report) -> Source:
         if getattr(body.evaluation, flag) == BUILTIN_TEXT:
             refuse_builtin(config, flag)
     data_rows = _rows(body.evaluation.data, "data", assignment, body.evaluation.column_names)
+    data.refuse_other_kind(data_rows or (), config, "data")
     task = task_of(config, body.evaluation.task, data.labels_of(data_rows or ()))
     ready = partial(_ready, path, config, task)
     columns = body.evaluation.column_names
