@@ -12,11 +12,12 @@ from prunectl.schemas import SCHEMA_VERSION, Gate, ModelRef, State
 STANDARD_ERRORS = 2.0
 """A difference of at most so many standard errors is not told from none."""
 COST = "latency_p50_seconds"
-QUALITY = ("eval_accuracy", "eval_f1", "eval_cosine", "eval_agreement", "eval_loss")
+QUALITY = ("eval_accuracy", "eval_f1", "eval_mrr_at_10", "eval_cosine", "eval_agreement", "eval_loss")
 """The first of these that every job measured stands for quality where none is named."""
 SHOWN = (
-    "eval_accuracy", "eval_f1", "eval_cosine", "eval_overlap_at_10", "eval_agreement", "eval_loss", "latency_p50_seconds",
-    "speedup", "parameters", "nonzero_parameters", "model_bytes", "peak_memory_bytes",
+    "eval_accuracy", "eval_f1", "eval_exact_match", "eval_mrr_at_10", "eval_recall_at_1", "eval_recall_at_10", "eval_cosine",
+    "eval_overlap_at_10", "eval_agreement", "eval_loss", "eval_perplexity", "latency_p50_seconds", "speedup", "parameters",
+    "nonzero_parameters", "model_bytes", "peak_memory_bytes",
 )  # fmt: skip
 """What a comparison shows where no metrics are named, in this order."""
 _MORE_IS_BETTER = ("speedup", "throughput_samples_per_second")
@@ -102,11 +103,16 @@ def more_is_better(metric: str) -> bool:
     return metric.startswith(_MORE_IS_BETTER)
 
 
-def quality_of(jobs: Iterable[Mapping[str, Mapping[str, Any]]]) -> str | None:
-    """The metric that stands for quality of all of these jobs' metrics, or None where they have none in common."""
+def quality_of(
+    jobs: Iterable[Mapping[str, Mapping[str, Any]]], conditions: Iterable[Mapping[str, Any]] = ()
+) -> str | None:
+    """The metric that stands for quality of all of these jobs' metrics, or None where they have none in common: the one
+    that was primary in all of their ``conditions``, else the first of `QUALITY`.
+    """
     measured = [{name for name, measure in metrics.items() if measure.get("after") is not None} for metrics in jobs]
     shared = set.intersection(*measured) if measured else set()
-    return next((name for name in QUALITY if name in shared), None)
+    primary = {each.get("primary_metric") for each in conditions}
+    return next((name for name in (*(primary if len(primary) == 1 else ()), *QUALITY) if name in shared), None)
 
 
 def front(values: Sequence[tuple[float, float]], x: str, y: str) -> list[bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -19,6 +19,8 @@ TaskName = Literal[
     "auto",
     "fill-mask",
     "text-classification",
+    "token-classification",
+    "question-answering",
     "text-generation",
     "text2text-generation",
     "image-classification",
@@ -31,6 +33,21 @@ ACTIVE_STATES: tuple[State, ...] = ("queued", "running")
 TERMINAL_STATES: tuple[State, ...] = ("succeeded", "failed", "cancelled")
 
 BUILTIN_TEXT = "builtin:python-docs"
+ColumnName = Literal[
+    "text",
+    "text_pair",
+    "label",
+    "tokens",
+    "tags",
+    "question",
+    "context",
+    "answers",
+    "query",
+    "anchor",
+    "positive",
+    "image",
+]
+"""What columns of data are called, unless --column says otherwise."""
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(s|m|h|d|w)?\s*$")
 _SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _TAG_KEY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")
@@ -100,8 +117,10 @@ class Evaluation(Wire):
     def _known_columns(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         for pair in value or ():
             ours, _, theirs = pair.partition("=")
-            if ours not in ("text", "text_pair", "label") or not theirs:
-                raise ValueError(f"{pair!r} names no column: write text=NAME, text_pair=NAME or label=NAME")
+            if ours not in get_args(ColumnName) or not theirs:
+                raise ValueError(
+                    f"{pair!r} names no column: write OURS=NAME, where OURS is {', '.join(get_args(ColumnName))}"
+                )
         return value
 
     @property

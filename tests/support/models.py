@@ -24,6 +24,8 @@ from prunectl.evaluation.builtin import paragraphs
 FAMILIES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")
 """Encoders that differ in names and embeddings alone."""
 HEADS = ("fill-mask", "text-classification", "feature-extraction")
+TOKEN_HEADS = ("token-classification", "question-answering")
+"""What every encoder has besides."""
 OTHER_ENCODERS = ("albert", "deberta-v2", "mpnet")
 DECODERS = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
 TRANSLATORS = ("bart", "mbart", "marian", "t5", "mt5")
@@ -54,6 +56,8 @@ _PREFIXES = {
 _ENDINGS = {
     "fill-mask": "ForMaskedLM",
     "text-classification": "ForSequenceClassification",
+    "token-classification": "ForTokenClassification",
+    "question-answering": "ForQuestionAnswering",
     "feature-extraction": "Model",
     "text-generation": "ForCausalLM",
     "text2text-generation": "ForConditionalGeneration",

@@ -44,9 +44,10 @@ def run(
     return result, Path(unquote(urlparse(result.artifacts["checkpoint"]).path))
 
 
-def upload(home: Path, text: str, name: str = "corpus.txt") -> str:
+def upload(home: Path, content: str | bytes, name: str = "corpus.txt") -> str:
     """Put a file where uploads lie; its reference, as a command that sent it would have it."""
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    content = content.encode() if isinstance(content, str) else content
+    digest = hashlib.sha256(content).hexdigest()
     (home / "storage").mkdir(parents=True, exist_ok=True)
-    open_storage(str(home / "storage")).write_stream(upload_name(digest), iter([text.encode()]))
+    open_storage(str(home / "storage")).write_stream(upload_name(digest), iter([content]))
     return f"upload:sha256:{digest}/{name}"

@@ -1,22 +1,26 @@
-"""``--data``, ``--calibration``, ``--vocab`` and ``--recover-data``: a local file becomes an upload by digest, everything else passes
-through.
+"""``--data``, ``--calibration``, ``--vocab`` and ``--recover-data``: a local file, or a folder of images, becomes an upload by digest,
+everything else passes through.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from prunectl.errors import InvalidInput, nearest
 
-SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet")
+SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet", ".zip")
 FLAGS = ("data", "calibration", "vocab", "recover_data")
 
 
 def local_files(values: dict[str, Any]) -> dict[str, Path]:
-    """The flags among ``values`` whose value is a local file; raises InvalidInput for a path where there is none."""
+    """The flags among ``values`` whose value is a local file, or a directory; raises InvalidInput for a path where there
+    is none.
+    """
     found = {}
     for flag in FLAGS:
         value = values.get(flag)
@@ -26,14 +30,30 @@ def local_files(values: dict[str, Any]) -> dict[str, Path]:
 
 
 def referenced(values: dict[str, Any], files: dict[str, Path], send: Callable[[str, Path], None]) -> dict[str, Any]:
-    """``values`` with each local file sent (through ``send(sha256, path)``) and named by its digest."""
+    """``values`` with each local file sent (through ``send(sha256, path)``) and named by its digest; a directory is sent
+    as the ZIP file of its images.
+    """
     changed = dict(values)
     for flag, path in files.items():
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        send(digest, path)
-        changed[flag] = f"upload:sha256:{digest}/{path.name}"
+        with _as_file(flag, path) as single:
+            with single.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            send(digest, single)
+        changed[flag] = f"upload:sha256:{digest}/{single.name}"
     return changed
+
+
+@contextmanager
+def _as_file(flag: str, path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    from prunectl.cli.image_folder import pack
+
+    with tempfile.TemporaryDirectory() as scratch:
+        packed = Path(scratch) / f"{path.resolve().name or 'images'}.zip"
+        pack(path, packed, flag=flag)
+        yield packed
 
 
 def _local(flag: str, value: str) -> Path | None:
@@ -45,7 +65,9 @@ def _local(flag: str, value: str) -> Path | None:
     if not _looks_like_path(value):
         return None
     if path.is_dir():
-        raise InvalidInput(f"{flag}: {value!r} is a directory, not a file", field=flag, value=value)
+        if flag == "vocab":
+            raise InvalidInput(f"{flag}: {value!r} is a directory, not a file", field=flag, value=value)
+        return path
     names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = nearest(path.name, names)
     hint = f"did you mean {path.parent / near}?" if near else f"a file ends in {', '.join(SUFFIXES)}"

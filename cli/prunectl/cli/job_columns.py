@@ -11,11 +11,16 @@ from prunectl.errors import InvalidInput, nearest
 from prunectl.quantities import DASH, age, data_size, elapsed, quantity, relative, span
 
 SHORT_ID = 8
-# The figure that stands for quality where the evaluation names none: the first of these that was measured.
-QUALITY = ("eval_accuracy", "eval_f1", "eval_cosine", "eval_agreement", "eval_loss")
+# The figure that stands for quality where neither the evaluation nor the task names one: the first that was measured.
+QUALITY = ("eval_accuracy", "eval_f1", "eval_mrr_at_10", "eval_cosine", "eval_agreement", "eval_loss")
 _SHORT = {
     "eval_accuracy": "acc",
     "eval_f1": "f1",
+    "eval_exact_match": "em",
+    "eval_perplexity": "ppl",
+    "eval_mrr_at_10": "mrr10",
+    "eval_recall_at_1": "r1",
+    "eval_recall_at_10": "r10",
     "eval_cosine": "cos",
     "eval_agreement": "agree",
     "eval_loss": "loss",
@@ -120,7 +125,8 @@ def remaining_seconds(item: Item) -> float | None:
 
 def quality_name(item: Item) -> str | None:
     named = item.get("evaluation", {}).get("metric")
-    candidates = (named, f"eval_{named}", *QUALITY) if named else QUALITY
+    primary = item.get("conditions", {}).get("primary_metric")
+    candidates = (*((named, f"eval_{named}") if named else ()), *((primary,) if primary else ()), *QUALITY)
     return next((name for name in candidates if metric(item, name) is not None), None)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from prunectl.evaluation.tasks import kind_of
 from prunectl.schemas import Measure, Result
 from prunectl.zoo.datasets import HubData
 
@@ -14,6 +15,8 @@ _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?$"
 _AUTO_CLASSES = {
     "ForMaskedLM": "AutoModelForMaskedLM",
     "ForSequenceClassification": "AutoModelForSequenceClassification",
+    "ForTokenClassification": "AutoModelForTokenClassification",
+    "ForQuestionAnswering": "AutoModelForQuestionAnswering",
     "ForPreTraining": "AutoModelForPreTraining",
     "ForCausalLM": "AutoModelForCausalLM",
     "LMHeadModel": "AutoModelForCausalLM",
@@ -21,8 +24,6 @@ _AUTO_CLASSES = {
     "MTModel": "AutoModelForSeq2SeqLM",
     "ForImageClassification": "AutoModelForImageClassification",
 }
-_HUB_METRICS = {"eval_accuracy": ("accuracy", None), "eval_f1": ("f1", {"average": "macro"})}
-"""Our metric -> its name on the Hub, and its arguments there."""
 _UNITS = {"_seconds": "s", "_bytes": "bytes", "_per_second": "/s"}
 
 
@@ -114,11 +115,13 @@ def _eval_results(manifest: dict[str, Any], result: Result) -> list[EvalResult]:
     leaderboards would get a value that was measured in another way, as a rule on a part of the data.
     """
     source = HubData.parse(str((manifest.get("evaluation") or {}).get("data") or ""))
-    if source is None or result.labels != "data":
+    task = result.conditions["task"]
+    # What scores are taken from says nothing of pairs, and a language model's text is what is right about it.
+    if source is None or (result.labels != "data" and task not in ("feature-extraction", "text-generation")):
         return []
     return [
         EvalResult(
-            task_type=result.conditions["task"],
+            task_type=task,
             dataset_type=source.repo_id,
             dataset_name=source.repo_id,
             dataset_split=source.split,
@@ -128,7 +131,7 @@ def _eval_results(manifest: dict[str, Any], result: Result) -> list[EvalResult]:
             metric_value=measure.after,
             metric_args=arguments,
         )
-        for name, (metric, arguments) in _HUB_METRICS.items()
+        for name, (metric, arguments) in kind_of(task).hub_metrics.items()
         if (measure := result.metrics.get(name)) is not None and measure.after is not None
     ]
 

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from prunectl.errors import InvalidData, nearest
+from prunectl.errors import InvalidData, InvalidInput, nearest
 from prunectl.evaluation import builtin
-from prunectl.evaluation.readers import COLUMNS, READERS, File
+from prunectl.evaluation.archives import read_archive
+from prunectl.evaluation.readers import READERS as READERS_OF_FILES
+from prunectl.evaluation.rows import Example, File, example_of
+from prunectl.evaluation.tasks import LabelKind, Task, architecture_of, kind_of, reads_images
 from prunectl.recipe import digest_of
 
 _INTEGER = re.compile(r"^\s*[+-]?\d{1,9}\s*$", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One text, or a pair, and its label: an integer, or a name until `check` has replaced it by its integer.
-
-    ``row`` is where it stood: the line of a text or JSON Lines file, the record (header not counted) of a table.
-    """
-
-    text: str
-    text_pair: str | None = None
-    label: int | str | None = None
-    row: int | None = dataclasses.field(default=None, compare=False)
-
-    @property
-    def texts(self) -> tuple[str, str | None]:
-        return self.text, self.text_pair
+READERS = {**READERS_OF_FILES, ".zip": read_archive}
 
 
 def read(
@@ -43,13 +31,15 @@ def read(
     field: str = "data",
     columns: Mapping[str, str] | None = None,
 ) -> list[Example]:
-    """The examples of a ``.txt`` (one a line, blank lines skipped), ``.jsonl``, ``.csv`` or ``.parquet`` file.
+    """The examples of a ``.txt`` (one a line, blank lines skipped), ``.jsonl``, ``.csv`` or ``.parquet`` file, or of a
+    ``.zip`` of images.
 
-    Tables and JSON rows have ``text`` and optionally ``text_pair`` and ``label``; other columns are ignored;
-    ``columns`` says what they are called in the file where it is something else (``{"text": "sentence"}``).
-    ``suffix`` and ``name`` are those of an upload, whose path has neither. Raises InvalidData (``field``) naming the
-    file, and the row where one is at fault: unknown suffix, missing, empty or binary file, bad JSON or CSV, missing
-    column, row without text.
+    Tables and JSON rows have one of the sets of columns in `prunectl.evaluation.rows.FORMS`, such as ``text`` and
+    optionally ``text_pair`` and ``label``; other columns are ignored; ``columns`` says what they are called in the file
+    where it is something else (``{"text": "sentence"}``). ``suffix`` and ``name`` are those of an upload, whose path
+    has neither. Raises InvalidData (``field``) naming the file, and the row where one is at fault: unknown suffix,
+    missing, empty or binary file, bad JSON or CSV, missing column, row without text, tags that aren't as many as the
+    words, an answer that isn't in its context, a broken image.
     """
     suffix = (suffix or path.suffix).lower()
     file = File(name or path.name, field, columns or {})
@@ -71,7 +61,7 @@ def read(
         raise file.fault("can't be read: permission denied") from error
     if not content.strip():
         raise file.fault("is empty")
-    examples = [_example(file, row, record) for row, record in READERS[suffix](file, content)]
+    examples = [example_of(file, row, record) for row, record in READERS[suffix](file, content)]
     if not examples:
         raise file.fault("holds no rows")
     return examples
@@ -82,17 +72,70 @@ def builtin_python_docs() -> list[Example]:
     return [Example(text=text) for _, text in builtin.paragraphs()]
 
 
-def check(examples: Sequence[Example], config: Mapping[str, Any]) -> list[Example]:
-    """The examples with each label as an integer that the classification head of ``config`` (config.json) knows.
+def check(
+    examples: Sequence[Example],
+    config: Mapping[str, Any],
+    task: Task = "text-classification",
+    *,
+    field: str = "data",
+) -> list[Example]:
+    """The examples with each label and tag as an integer that the head of ``config`` (config.json) knows.
 
-    Examples without any label pass as they are. Raises InvalidData (field ``data``) naming the row and what is allowed:
-    a label that is neither a name in ``id2label`` nor an integer in range, or some rows labelled and others not.
+    Examples without any label pass as they are, and labels that ``task`` has no use for aren't looked at. Raises
+    InvalidData (``field``) naming the row and what is allowed: a label or a tag that is neither a name in ``id2label``
+    nor an integer in range, or some rows labelled and others not; InvalidInput (``field``) for texts that are given to
+    a model of images, or the other way round.
     """
-    if all(example.label is None for example in examples):
+    refuse_other_kind(examples, config, field)
+    kind = kind_of(task).labels
+    if kind is None or all(_said(example, kind) is None for example in examples):
         return list(examples)
+    without = next((example for example in examples if _said(example, kind) is None), None)
+    if without is not None and kind != "label":  # of labels, what is allowed is said, too
+        raise InvalidData(
+            f"{_where(without)} has no {_PLURALS[kind]} although other rows have",
+            hint=f"give every row its {_PLURALS[kind]}, or none",
+            field=field,
+        )
     names = label_names(config)
     by_name = {name: index for index, name in names.items()}
-    return [replace(example, label=_label(example, names, by_name)) for example in examples]
+    if kind == "label":
+        return [
+            replace(example, label=_number(example, example.label, "label", names, by_name, field))
+            for example in examples
+        ]
+    if kind == "tags":
+        return [
+            replace(
+                example,
+                tags=tuple(_number(example, tag, "tag", names, by_name, field) for tag in example.tags or ()),
+            )
+            for example in examples
+        ]
+    return list(examples)
+
+
+def refuse_other_kind(examples: Sequence[Example], config: Mapping[str, Any], field: str) -> None:
+    """Raises InvalidInput (``field``) for texts that are given to a model of images, or the other way round."""
+    wanted = bool(config.get("model_type")) and reads_images(config)
+    other = next((example for example in examples if (example.image is not None) != wanted), None)
+    if other is None:
+        return
+    takes, given = ("images", "texts") if wanted else ("texts", "images")
+    raise InvalidInput(
+        f"{architecture_of(config)} takes {takes}, and the data has {given}",
+        hint="give a folder of images, a directory for each class; or leave it out" if wanted else None,
+        field=field,
+    )
+
+
+def labels_of(examples: Iterable[Example]) -> LabelKind | None:
+    """What kind of labels the examples have, by the first that has any."""
+    for example in examples:
+        for kind in _PLURALS:
+            if _said(example, kind) is not None:
+                return kind
+    return None
 
 
 def label_names(config: Mapping[str, Any]) -> dict[int, str]:
@@ -121,8 +164,10 @@ def split(
     pool = _shuffled(examples, seed)
     if calibration is not None:
         evaluation = pool[:n_evaluation]
-        held_out = {example.texts for example in evaluation}
-        apart = [example for example in _shuffled(calibration, seed) if example.texts not in held_out][:n_calibration]
+        held_out = {example.identity for example in evaluation}
+        apart = [example for example in _shuffled(calibration, seed) if example.identity not in held_out][
+            :n_calibration
+        ]
         if not apart:
             raise InvalidData(
                 "every calibration text is also an evaluation text, so none is left to calibrate on",
@@ -151,27 +196,56 @@ def split(
 
 def without(examples: Sequence[Example], others: Sequence[Example], *, seed: int) -> list[Example]:
     """The distinct ``examples`` whose text is none of ``others``, in an order drawn by ``seed``."""
-    known = {example.texts for example in others}
-    return [example for example in _shuffled(examples, seed) if example.texts not in known]
+    known = {example.identity for example in others}
+    return [example for example in _shuffled(examples, seed) if example.identity not in known]
 
 
 def digest(examples: Iterable[Example]) -> str:
     """``sha256:…`` of the texts and labels in their order."""
-    return digest_of([[example.text, example.text_pair, example.label] for example in examples])
+    return digest_of([_content(example) for example in examples])
+
+
+def _content(example: Example) -> list[Any]:
+    told = {
+        "words": example.words,
+        "tags": example.tags,
+        "answers": example.answers,
+        "positive": example.positive,
+        "image": example.image_digest,
+    }
+    more = {name: value for name, value in told.items() if value is not None}
+    return [example.text, example.text_pair, example.label, *([more] if more else [])]
 
 
 def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
     """Each text once (its first row), in an order drawn by ``seed``."""
-    first: dict[tuple[str, str | None], Example] = {}
+    first: dict[tuple[str | None, ...], Example] = {}
     for example in examples:
-        first.setdefault(example.texts, example)
+        first.setdefault(example.identity, example)
     distinct = list(first.values())
     random.Random(seed).shuffle(distinct)
     return distinct
 
 
-def _label(example: Example, names: Mapping[int, str], by_name: Mapping[str, int]) -> int:
-    label = example.label
+_PLURALS: dict[LabelKind, str] = {"label": "label", "tags": "tags", "answers": "answers", "pair": "passage"}
+
+
+def _said(example: Example, kind: LabelKind) -> Any:
+    return example.positive if kind == "pair" else getattr(example, kind)
+
+
+def _where(example: Example) -> str:
+    return f"row {example.row}" if example.row is not None else f"the text {example.text[:40]!r}"
+
+
+def _number(
+    example: Example,
+    label: int | str | None,
+    what: str,
+    names: Mapping[int, str],
+    by_name: Mapping[str, int],
+    field: str,
+) -> int:
     if isinstance(label, str) and label in by_name:
         return by_name[label]
     index = label
@@ -179,39 +253,21 @@ def _label(example: Example, names: Mapping[int, str], by_name: Mapping[str, int
         index = int(label)
     if isinstance(index, int) and index in names:
         return index
-    where = f"row {example.row}" if example.row is not None else f"the text {example.text[:40]!r}"
+    where = _where(example)
     allowed = f"0 to {max(names)}"
     if any(name != f"LABEL_{position}" for position, name in names.items()):
         shown = [names[position] for position in sorted(names)]
         allowed += " or " + ", ".join(shown[:20]) + (f" and {len(shown) - 20} more" if len(shown) > 20 else "")
     if label is None:
         raise InvalidData(
-            f"{where} has no label although other rows have one",
+            f"{where} has no {what} although other rows have one",
             hint=f"label every row with {allowed}, or none",
-            field="data",
+            field=field,
         )
     close = nearest(label, by_name) if isinstance(label, str) else None
     raise InvalidData(
-        f"{where} has the label {label!r}, which the model doesn't know; allowed: {allowed}",
+        f"{where} has the {what} {label!r}, which the model doesn't know; allowed: {allowed}",
         hint=f"did you mean {close}?" if close else None,
-        field="data",
+        field=field,
         value=label,
     )
-
-
-def _example(file: File, row: int, record: Mapping[str, Any]) -> Example:
-    names = [file.column(ours, record) for ours in COLUMNS]
-    text, pair, label = (record.get(theirs) for theirs in names)
-    if text is None or (isinstance(text, str) and not text.strip()):
-        wanted = file.columns.get("text", "text")
-        close = nearest(wanted, record) if wanted not in record else None
-        hint = f"give --column text={close}" if close else f"fill its {wanted} or delete the row"
-        raise file.fault(f"row {row} has no {wanted}", hint=hint)
-    for name, value in zip(names[:2], (text, pair), strict=True):
-        if value is not None and not isinstance(value, str):
-            raise file.fault(f"row {row} has a {name} that is {type(value).__name__}, not a string")
-    if isinstance(label, float) and label.is_integer():
-        label = int(label)  # a column of integers with gaps comes out of a table as floats
-    if label is not None and (isinstance(label, bool) or not isinstance(label, (int, str))):
-        raise file.fault(f"row {row} has the label {label!r}; a label is an integer or a name")
-    return Example(text=text.strip(), text_pair=pair.strip() if pair else None, label=label, row=row)

@@ -22,9 +22,13 @@ MASKED_FRACTION = 0.15
 UNLABELLED = -100
 """The label of a token that has none: the index that cross-entropy ignores."""
 
+NOT_INPUTS = ("labels", "reference", "places")
+"""What stands in a batch beside the model's inputs."""
+
 Encoded = dict[str, Any]
 """One example: ``input_ids``, ``attention_mask`` and, where the model takes them, ``token_type_ids``, each a list; what
-a decoder reads is ``decoder_input_ids``. An image is ``pixel_values`` ``[channels, height, width]``.
+a decoder reads is ``decoder_input_ids``. An image is ``pixel_values`` ``[channels, height, width]``, or the picture
+that gives them when its batch is made.
 """
 Labels = list[list[int]]
 """For each example, the token that each place of the model's output should name; -100 where none is asked."""
@@ -35,10 +39,10 @@ def encode(
 ) -> list[Encoded]:
     """Each example's token ids, cut at ``max_length`` tokens; only the inputs that the model's forward names.
 
-    A model of images gets those that `images.pixels` draws for the examples' names.
+    A model of images gets the examples' pictures, or those that `images.pixels` draws for their names.
     """
     if tokenizer is None or reads_images(model):
-        return [{"pixel_values": images.pixels(example.text, image_size(model))} for example in examples]
+        return [{"pixel_values": images.pixels_of(example, image_size(model))} for example in examples]
     taken = set(inspect.signature(model.base_model.forward).parameters)
     encoded = tokenized(tokenizer, examples, max_length)
     names = [name for name in encoded if name in taken]
@@ -61,9 +65,10 @@ def tokenized(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], m
 def collate(tokenizer: PreTrainedTokenizerBase | None, rows: Sequence[Encoded]) -> dict[str, Tensor]:
     """Tensors ``[batch, longest]`` padded on the right, where padding shifts no position and no decoder looks."""
     if tokenizer is None or "pixel_values" in rows[0]:
-        return {"pixel_values": torch.stack([row["pixel_values"] for row in rows])}
+        return {"pixel_values": torch.stack([images.tensor_of(row["pixel_values"]) for row in rows])}
     token = next((t for t in (tokenizer.pad_token_id, tokenizer.eos_token_id) if t is not None), 0)
     padding = {"input_ids": token, "decoder_input_ids": token, "token_type_ids": tokenizer.pad_token_type_id}
+    padding["places"] = UNLABELLED
     return {name: _padded([row[name] for row in rows], padding.get(name, 0)) for name in rows[0]}
 
 

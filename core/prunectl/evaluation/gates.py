@@ -7,22 +7,15 @@ from statistics import NormalDist
 
 from prunectl.conditions import COMPARE, DROP, Wanted, parse_gate
 from prunectl.errors import InvalidInput, nearest
+from prunectl.evaluation.tasks import Task, kind_of
 from prunectl.schemas import Condition, Evaluation, Gate, Measure
 
-PRIMARY_METRIC = {
-    "fill-mask": "eval_accuracy",
-    "text-classification": "eval_accuracy",
-    "text-generation": "eval_accuracy",
-    "text2text-generation": "eval_accuracy",
-    "image-classification": "eval_agreement",
-    "feature-extraction": "eval_cosine",
-}
 CONFIDENCE = 0.95
 Z = NormalDist().inv_cdf(CONFIDENCE)
 LOWER_IS_BETTER = frozenset({"eval_loss", "eval_perplexity"})
 
 
-def primary_metric(task: str, metrics: Mapping[str, Measure], asked: str | None = None) -> str:
+def primary_metric(task: Task, metrics: Mapping[str, Measure], asked: str | None = None) -> str:
     """The metric that ``--metric`` names, else the task's usual one, else the first quality metric there is.
 
     Raises InvalidInput where the one asked for was not measured.
@@ -38,11 +31,11 @@ def primary_metric(task: str, metrics: Mapping[str, Measure], asked: str | None 
                 hint=f"did you mean {near}?" if near else None,
             )
         return asked
-    usual = PRIMARY_METRIC[task]
-    return usual if usual in quality else ("eval_agreement" if "eval_agreement" in quality else quality[0])
+    kind = kind_of(task)
+    return next((usual for usual in (kind.primary, kind.fidelity) if usual in quality), quality[0])
 
 
-def conditions_of(evaluation: Evaluation, task: str, metrics: Mapping[str, Measure]) -> list[Wanted]:
+def conditions_of(evaluation: Evaluation, task: Task, metrics: Mapping[str, Measure]) -> list[Wanted]:
     """What the result must meet: ``max_drop`` and ``min_speedup`` as the conditions they stand for, then ``gate``."""
     wanted = []
     if evaluation.max_drop is not None:

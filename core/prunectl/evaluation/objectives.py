@@ -3,53 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prunectl.errors import InvalidData
-from prunectl.evaluation import outputs
 from prunectl.evaluation.data import Example
-from prunectl.evaluation.encoding import UNLABELLED, Encoded, ask, by_length, collate, encode, pad_labels, paired
-from prunectl.evaluation.losses import token_loss
-from prunectl.evaluation.tasks import CLASS_TASKS, TOKEN_TASKS, Task
+from prunectl.evaluation.encoding import Encoded, by_length, collate
+from prunectl.evaluation.heads import Asked, Labels, head_for
+from prunectl.evaluation.heads.base import on_device
+from prunectl.evaluation.tasks import Task
 
-Labels = Literal["data", "model", "text"]
-
-TEMPERATURE = 0.05
 SMALLEST_CONTRAST = 8
 """Texts that a contrastive batch has at least: with fewer, there is hardly anything to tell apart."""
-_EXTRA = ("labels", "reference")
 _INNER_BATCH = 32
-_VERBS = {
-    "fill-mask": "could be masked",
-    "text-generation": "follows another",
-    "text2text-generation": "could be written",
-}
 
 
 class Objective:
     """A task's loss over fixed examples. ``labels`` says where the labels came from: data, model or text.
 
-    Without ``targets`` there are batches and no `loss`.
+    Where what was ``asked`` has no targets there are batches and no `loss`.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        tokenizer: PreTrainedTokenizerBase | None,
-        rows: Sequence[Encoded],
-        targets: Sequence[list[int]] | Tensor | None,
-        labels: Labels,
-    ) -> None:
+    def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase | None, asked: Asked) -> None:
         self.task = task
-        self.labels = labels
+        self.labels: Labels = asked.source
+        self._head = head_for(task)
         self._tokenizer = tokenizer
-        self._rows = rows
-        self._targets = targets
+        self._asked = asked
 
     def batches(self, batch_size: int) -> list[dict[str, Tensor]]:
         """The model's inputs ``[batch, length]`` padded to the longest, and what `loss` takes besides.
@@ -57,40 +40,25 @@ class Objective:
         Always the same for one ``batch_size``, longest texts first. Contrastive batches have at least 8 texts (or all
         there are), whatever ``batch_size`` says, and a smaller rest joins the batch before it.
         """
-        return [self.batch(indices) for indices in _grouped(self._rows, self.task, batch_size)]
+        return [self.batch(indices) for indices in _grouped(self._asked.rows, self.task, batch_size)]
 
     def loss(self, model: PreTrainedModel, batch: Mapping[str, Any]) -> Tensor:
-        """The mean loss of a batch, a scalar that has a gradient.
-
-        Of tokens and of classes: cross-entropy. feature-extraction: in-batch contrast with the unpruned
-        model, logits_ij = cos(e_i, r_j) / 0.05 and label i, where e are the model's embeddings and r the unpruned
-        model's; the form is equation 1 of SimCSE (Gao et al. 2021) with the unpruned model as the second view.
-        """
-        device = model.device
-        inputs = {name: value.to(device) for name, value in batch.items() if name not in _EXTRA}
-        if self.task == "feature-extraction":
-            reference = batch["reference"].to(device)
-            logits = outputs.embeddings(model, inputs) @ reference.T / TEMPERATURE
-            return cross_entropy(logits, torch.arange(len(reference), device=device))
-        labels = batch["labels"].to(device)
-        if self.task in CLASS_TASKS:
-            return cross_entropy(outputs.class_logits(model, inputs), labels)
-        positions = labels != UNLABELLED
-        return token_loss(outputs.token_logits(model, inputs, positions), labels[positions])
+        """The mean loss of a batch, a scalar that has a gradient: see `Head.loss` of the task's head."""
+        given = on_device(batch, model.device)
+        return self._head.loss(self._head.said(model, given), given)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._asked.rows)
 
     def rows_at(self, indices: Sequence[int]) -> list[Encoded]:
-        return [self._rows[index] for index in indices]
+        return [self._asked.rows[index] for index in indices]
 
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """The batch of these examples, see `batches`."""
         batch = collate(self._tokenizer, self.rows_at(indices))
-        if isinstance(self._targets, Tensor):
-            batch["reference" if self.task == "feature-extraction" else "labels"] = self._targets[list(indices)]
-        elif self._targets is not None:
-            batch["labels"] = pad_labels([self._targets[index] for index in indices])
+        targets = self._asked.targets
+        if targets is not None:
+            batch[self._head.target_name] = self._head.targets([targets[index] for index in indices])
         return batch
 
 
@@ -105,60 +73,46 @@ def objective_for(
 ) -> Objective:
     """The objective of ``task`` on ``examples``; ``model`` is the unpruned one, in eval mode.
 
-    Classification takes the examples' labels (integers, see `prunectl.evaluation.data.check`) and the model's own
-    argmax where they have none. Raises InvalidData (field ``calibration``) where the examples leave nothing to learn.
+    Right is what the examples say (see `prunectl.evaluation.data.check`), and the model's own answers where they have
+    no labels. Raises InvalidData (field ``calibration``) where the examples leave nothing to learn.
     """
-    if task in TOKEN_TASKS:
-        assert tokenizer is not None
-        return asked(task, model, tokenizer, examples, max_length, seed=seed)
-    rows = encode(model, tokenizer, examples, max_length)
-    if task == "feature-extraction":
-        if len(rows) < 2:
-            raise InvalidData("contrasting embeddings needs at least 2 calibration texts", field="calibration")
-        return Objective(task, tokenizer, rows, _every(model, tokenizer, rows, task), "model")
-    if all(isinstance(example.label, int) for example in examples):
-        return Objective(task, tokenizer, rows, torch.tensor([example.label for example in examples]), "data")
-    return Objective(task, tokenizer, rows, _every(model, tokenizer, rows, task), "model")
+    found = asked(task, model, tokenizer, examples, max_length, seed=seed)
+    if len(found.rows) < head_for(task).fewest:
+        raise InvalidData("contrasting embeddings needs at least 2 calibration texts", field="calibration")
+    if found.targets is None:
+        found.targets = _own(model, tokenizer, found.rows, task)
+    return Objective(task, tokenizer, found)
 
 
 def asked(
     task: Task,
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | None,
     examples: Sequence[Example],
     max_length: int,
     *,
     seed: int,
     field: str = "calibration",
-) -> Objective:
-    """The objective of a language model, whose text says what is right; ``seed`` draws the masked words.
+) -> Asked:
+    """What a model can learn from the examples; ``seed`` draws the masked words.
 
-    Raises InvalidData (``field``) where no example has a word to predict.
+    Raises InvalidData (``field``) where that is nothing.
     """
-    shown, labels = ask(task, model, tokenizer, examples, max_length=max_length, seed=seed)
-    kept = [index for index, label in enumerate(labels) if any(value != UNLABELLED for value in label)]
-    if not kept:
-        raise InvalidData(f"no {field} text has a word that {_VERBS[task]}", field=field)
-    source: Labels = "data" if task == "text2text-generation" and paired(examples) else "text"
-    return Objective(task, tokenizer, [shown[i] for i in kept], [labels[i] for i in kept], source)
+    head = head_for(task)
+    return head.learn(head.ask(model, tokenizer, examples, max_length=max_length, seed=seed), field)
 
 
 @torch.no_grad()
-def _every(
+def _own(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, rows: Sequence[Encoded], task: Task
-) -> Tensor:
-    """What the unpruned model says of each row: classes ``[examples]`` or embeddings ``[examples, hidden]``."""
-    found: dict[int, Tensor] = {}
+) -> list[Any]:
+    """What the unpruned model says of each row, as targets."""
+    head = head_for(task)
+    found: dict[int, Any] = {}
     for indices in by_length(rows, _INNER_BATCH):
-        batch = collate(tokenizer, [rows[index] for index in indices])
-        inputs = {name: value.to(model.device) for name, value in batch.items()}
-        if task == "feature-extraction":
-            said = outputs.embeddings(model, inputs).cpu()
-        else:
-            said = outputs.class_logits(model, inputs).argmax(-1).cpu()
-        found |= dict(zip(indices, said, strict=True))
-
-    return torch.stack([found[index] for index in range(len(rows))])
+        batch = on_device(collate(tokenizer, [rows[index] for index in indices]), model.device)
+        found |= dict(zip(indices, head.own(head.said(model, batch), batch), strict=True))
+    return [found[index] for index in range(len(rows))]
 
 
 def _grouped(rows: Sequence[Encoded], task: Task, batch_size: int) -> Iterator[list[int]]:

@@ -40,6 +40,13 @@ def class_logits(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor
     return torch.cat([model(**row).logits for row in rows])
 
 
+def span_logits(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Logits of an answer's first and last token, ``[batch, 2, length]``; -1e4 at padding, where no answer is."""
+    found = model(**inputs)
+    logits = torch.stack([found.start_logits, found.end_logits], 1)
+    return logits.masked_fill(inputs["attention_mask"][:, None] == 0, -1e4)
+
+
 def embeddings(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     """Mean over each text's tokens (an image's patches) of the last hidden state, at unit length: ``[batch, hidden]``.
 

@@ -4,38 +4,11 @@ from __future__ import annotations
 
 import codecs
 import csv
-import dataclasses
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
 
-from prunectl.errors import InvalidData, nearest
-
-COLUMNS = ("text", "text_pair", "label")
-"""What is read of a row."""
-
-Row = tuple[int, Mapping[str, Any]]
-"""A row's number, from 1 (of a table the header isn't counted), and its columns."""
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """How a fault names the file (never with its directory), and the flag that it was given by."""
-
-    name: str
-    field: str
-    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Our name of a column -> the file's; a file without that one may still have ours."""
-
-    def column(self, ours: str, names: Iterable[str]) -> str:
-        """What ``ours`` is called in this file, which has the columns ``names``."""
-        theirs = self.columns.get(ours, ours)
-        return theirs if theirs in names else ours
-
-    def fault(self, what: str, *, hint: str | None = None) -> InvalidData:
-        return InvalidData(f"data file {self.name} {what}", hint=hint, field=self.field, value=self.name)
+from prunectl.evaluation.rows import COLUMNS, File, Row, require
 
 
 def read_text(file: File, content: bytes) -> Iterator[Row]:
@@ -62,7 +35,7 @@ def read_csv(file: File, content: bytes) -> Iterator[Row]:
     reader = csv.DictReader(io.StringIO(_decode(file, content), newline=""), strict=True)
     row = 0
     try:
-        _require_text(file, reader.fieldnames or ())
+        require(file, reader.fieldnames or ())
         for row, record in enumerate(reader, 1):
             if None in record:
                 raise file.fault(f"has more fields in row {row} than its header", hint="quote texts that hold commas")
@@ -79,8 +52,8 @@ def read_parquet(file: File, content: bytes) -> Iterator[Row]:
     try:
         table = parquet.ParquetFile(BufferReader(content))
         columns = table.schema_arrow.names
-        _require_text(file, columns)
-        wanted = {file.column(name, columns) for name in COLUMNS}
+        require(file, columns)
+        wanted = {file.column(name, columns) for name in COLUMNS if file.has(name, columns)}
         records = table.read(columns=[name for name in columns if name in wanted]).to_pylist()
     except (ArrowException, OSError, UnicodeDecodeError) as error:
         raise file.fault(f"is not Parquet: {error}") from error
@@ -110,14 +83,3 @@ def _decode(file: File, content: bytes) -> str:
             hint="save it as UTF-8; compressed files are not read",
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _require_text(file: File, columns: Iterable[str]) -> None:
-    names = [str(column) for column in columns]
-    if file.column("text", names) not in names:
-        wanted = file.columns.get("text", "text")
-        close = nearest(wanted, names)
-        raise file.fault(
-            f"has no column {wanted}; its columns are {', '.join(names[:20]) or 'none'}",
-            hint=f"give --column text={close}" if close else "say which holds the texts: --column text=NAME",
-        )

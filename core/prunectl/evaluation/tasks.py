@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from prunectl.errors import InvalidInput, UnsupportedArchitecture, nearest
@@ -11,45 +12,104 @@ from prunectl.pruning.architectures import family_of
 Task = Literal[
     "fill-mask",
     "text-classification",
+    "token-classification",
+    "question-answering",
     "text-generation",
     "text2text-generation",
     "image-classification",
     "feature-extraction",
 ]
+LabelKind = Literal["label", "tags", "answers", "pair"]
+"""What of an example says what is right: of a pair the second text."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskKind:
+    """What a task is, apart from torch; what is asked and measured is in `prunectl.evaluation.heads`."""
+
+    endings: tuple[str, ...]
+    """Of transformers' class names with this head."""
+    labels: LabelKind | None
+    primary: str
+    """The metric that stands for quality where there are labels."""
+    fidelity: str = "eval_agreement"
+    """The metric that does without any."""
+    usual_length: int = 128
+    """Tokens of an example where no number is named and the model takes more."""
+    hub_metrics: Mapping[str, tuple[str, dict[str, Any] | None]] = field(default_factory=dict)
+    """Our metric -> its name on the Hub, and its arguments there."""
+
+
+RETRIEVAL = ("eval_mrr_at_10", "eval_recall_at_1", "eval_recall_at_10")
+_HubMetrics = Mapping[str, tuple[str, dict[str, Any] | None]]
+_ACCURACY: _HubMetrics = {"eval_accuracy": ("accuracy", None)}
+_MACRO: _HubMetrics = {**_ACCURACY, "eval_f1": ("f1", {"average": "macro"})}
+_KINDS: dict[Task, TaskKind] = {
+    "fill-mask": TaskKind(("ForMaskedLM",), None, "eval_accuracy"),
+    "text-classification": TaskKind(("ForSequenceClassification",), "label", "eval_accuracy", hub_metrics=_MACRO),
+    "token-classification": TaskKind(
+        ("ForTokenClassification",), "tags", "eval_f1", hub_metrics={**_ACCURACY, "eval_f1": ("f1", None)}
+    ),
+    "question-answering": TaskKind(
+        ("ForQuestionAnswering",),
+        "answers",
+        "eval_f1",
+        usual_length=384,
+        hub_metrics={"eval_exact_match": ("exact_match", None), "eval_f1": ("f1", None)},
+    ),
+    "text-generation": TaskKind(
+        ("ForCausalLM", "LMHeadModel"),
+        None,
+        "eval_accuracy",
+        hub_metrics={"eval_perplexity": ("perplexity", None)},
+    ),
+    "text2text-generation": TaskKind(
+        ("ForConditionalGeneration", "MTModel"), None, "eval_accuracy", hub_metrics=_ACCURACY
+    ),
+    "image-classification": TaskKind(("ForImageClassification",), "label", "eval_accuracy", hub_metrics=_MACRO),
+    "feature-extraction": TaskKind(
+        ("Model",),
+        "pair",
+        "eval_cosine",
+        "eval_cosine",
+        hub_metrics={name: (name.removeprefix("eval_"), None) for name in RETRIEVAL},
+    ),
+}
 TASKS: tuple[Task, ...] = get_args(Task)
 TOKEN_TASKS: tuple[Task, ...] = ("fill-mask", "text-generation", "text2text-generation")
 """Tasks that are asked for tokens."""
-CLASS_TASKS: tuple[Task, ...] = ("text-classification", "image-classification")
-
-# The endings of transformers' class names, the more special ones first.
-_HEADS: dict[str, Task] = {
-    "ForMaskedLM": "fill-mask",
-    "ForSequenceClassification": "text-classification",
-    "ForCausalLM": "text-generation",
-    "LMHeadModel": "text-generation",
-    "ForConditionalGeneration": "text2text-generation",
-    "MTModel": "text2text-generation",
-    "ForImageClassification": "image-classification",
-    "Model": "feature-extraction",
+# The more special endings first: every other class name ends in "Model", too.
+_HEADS: dict[str, Task] = {ending: task for task, kind in _KINDS.items() for ending in kind.endings}
+_NEEDED: dict[LabelKind, tuple[str, str]] = {
+    "label": ("labels", "classification head"),
+    "tags": ("tags", "token-classification head"),
+    "answers": ("answers", "question-answering head"),
+    "pair": ("queries with their passages", "encoder alone"),
 }
 _PADDED_POSITIONS = ("roberta", "xlm-roberta", "mpnet")
 """Families that count positions from the padding id + 1: 514 positions are 512 tokens."""
 
 
-def task_of(config: Mapping[str, Any], requested: str = "auto", labelled: bool = False) -> Task:
+def kind_of(task: Task) -> TaskKind:
+    return _KINDS[task]
+
+
+def task_of(config: Mapping[str, Any], requested: str = "auto", labels: LabelKind | None = None) -> Task:
     """The task to measure a model by: what its head does, or the ``requested`` one if the head can do it.
 
-    ``config`` is config.json. Raises InvalidInput (field ``data``) for labelled data where no classification head can
-    use the labels, InvalidInput (field ``task``) for a task that the head can't do, and UnsupportedArchitecture for a
+    ``config`` is config.json, ``labels`` the kind that the data has. Raises InvalidInput (field ``data``) for labelled
+    data where no head can use the labels, InvalidInput (field ``task``) for a task that the head can't do, and UnsupportedArchitecture for a
     head that isn't measured.
     """
     architecture = architecture_of(config)
     possible = _possible(config, architecture)
     if requested == "auto":
-        if labelled and possible[0] != "text-classification":
+        if labels is not None and kind_of(possible[0]).labels != labels:
+            given, head = _NEEDED[labels]
+            other = next((task for task in possible if kind_of(task).labels == labels), None)
             raise InvalidInput(
-                f"the data has labels, but {architecture} has no classification head to use them",
-                hint=f"use a fine-tuned checkpoint, or --task {possible[0]}",
+                f"the data has {given}, but {architecture} has no {head} to use them",
+                hint=f"use --task {other}" if other else f"use a fine-tuned checkpoint, or --task {possible[0]}",
                 field="data",
             )
         return possible[0]
@@ -73,26 +133,29 @@ def architecture_of(config: Mapping[str, Any]) -> str:
 
 
 def reads_images(config: Mapping[str, Any]) -> bool:
-    """Whether a model takes images. No image data is read yet: it is measured on random ones.
-
-    Raises UnsupportedArchitecture for an unknown family.
-    """
+    """Whether a model takes images. Raises UnsupportedArchitecture for an unknown family."""
     return family_of(config).input_name == "pixel_values"
 
 
-def refuse_data(config: Mapping[str, Any], field: str) -> None:
-    """Raises InvalidInput (``field``) for texts given to a model of images, which could do nothing with them."""
+def refuse_builtin(config: Mapping[str, Any], field: str) -> None:
+    """Raises InvalidInput (``field``) for the built-in text given to a model of images."""
     if reads_images(config):
         raise InvalidInput(
-            f"{architecture_of(config)} takes images, and image data isn't read yet; it is measured by its likeness to "
-            "the unpruned model on random images",
-            hint=f"leave --{field} out",
+            f"{architecture_of(config)} takes images, and the built-in data is text",
+            hint=f"give a folder of images, a directory for each class, or leave --{field} out",
             field=field,
         )
 
 
-def text_limit(config: Mapping[str, Any], requested: int | None = None, *, field: str = "max_length") -> int:
-    """Tokens a text may have, special ones included: ``requested``, or 128 or the model's limit where that is less.
+def text_limit(
+    config: Mapping[str, Any],
+    requested: int | None = None,
+    *,
+    field: str = "max_length",
+    usual: int = 128,
+) -> int:
+    """Tokens a text may have, special ones included: ``requested``, or ``usual`` or the model's limit where that is
+    less.
 
     Raises InvalidInput naming ``field`` where more is requested than the model has positions.
     """
@@ -101,7 +164,7 @@ def text_limit(config: Mapping[str, Any], requested: int | None = None, *, field
     if limit is not None and config.get("model_type") in _PADDED_POSITIONS:
         limit -= int(config.get("pad_token_id") or 0) + 1
     if requested is None:
-        return min(128, limit) if limit is not None else 128
+        return min(usual, limit) if limit is not None else usual
     if limit is not None and requested > limit:
         raise InvalidInput(
             f"{field.replace('_', '-')} {requested} is more than the model's {limit} positions",

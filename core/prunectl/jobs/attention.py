@@ -90,7 +90,7 @@ class AttentionService:
             )
         if not self._storage.exists(checkpoint):
             raise Conflict(f"the checkpoint of job {job.id} is no longer in the storage", hint="run the job again")
-        if "data" in result.conditions and spec.evaluation.data is None:  # "random images": see the stage evaluate
+        if "data" in result.conditions:  # "images" or "random images": see the stage evaluate
             raise Conflict(f"the model of job {job.id} reads images, and attention is shown for texts alone")
         _check_layers(request, result)
         return AttentionJob(

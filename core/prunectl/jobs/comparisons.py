@@ -52,7 +52,7 @@ class ComparisonService:
             _check_metric(name)
         found = [self._jobs.show(caller, ref) for ref in dict.fromkeys(refs)] if refs else self._of(caller, str(sweep))
         measured = [job for job in found if job.metrics]
-        x, y = x or COST, y or quality_of(job.metrics for job in measured)
+        x, y = x or COST, y or quality_of((job.metrics for job in measured), (job.conditions for job in measured))
         on_front = _front_of(measured, x, y)
         shown = list(metrics) or [name for name in SHOWN if any(name in job.metrics for job in measured)]
         return Comparison(
@@ -68,7 +68,7 @@ class ComparisonService:
         for name in filter(None, (x, y)):
             _check_metric(name)
         found = self._of(caller, sweep, JobState.SUCCEEDED)
-        x, y = x or COST, y or quality_of(job.metrics for job in found)
+        x, y = x or COST, y or quality_of((job.metrics for job in found), (job.conditions for job in found))
         if y is None:
             y = "eval_accuracy"
         on_front = _front_of(found, x, y)

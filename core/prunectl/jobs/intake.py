@@ -16,7 +16,7 @@ from ulid import ULID
 
 from prunectl.errors import HubForbidden, HubUnavailable, InvalidInput, UnsupportedArchitecture
 from prunectl.evaluation import data
-from prunectl.evaluation.tasks import refuse_data, task_of, text_limit
+from prunectl.evaluation.tasks import refuse_builtin, task_of, text_limit
 from prunectl.inspection import inspect
 from prunectl.jobs.caller import Caller
 from prunectl.jobs.lookup import Source, find_model, hub_settings, parse_source, upload_name
@@ -24,7 +24,7 @@ from prunectl.jobs.ports import NewJob, Storage, WorkerStore
 from prunectl.jobs.sweeper import alive_within_seconds
 from prunectl.pruning import axes, planning
 from prunectl.pruning.architectures import family_of
-from prunectl.schemas import Environment, Inspection, JobCreate, column_names, job_digest, spec_of
+from prunectl.schemas import BUILTIN_TEXT, Environment, Inspection, JobCreate, column_names, job_digest, spec_of
 from prunectl.settings import Settings
 from prunectl.zoo import datasets
 from prunectl.zoo.config import read_config
@@ -178,20 +178,19 @@ class Intake:
     def _check_model(
         self, body: JobCreate, config: Mapping[str, Any], examples: Mapping[str, list[data.Example]]
     ) -> str | None:
-        labelled = any(example.label is not None for example in examples.get("data", ()))
         try:
             family = family_of(config)
         except UnsupportedArchitecture:
             return None
         planning.check_engine(family.model_type, body.recipe)
         for flag in ("data", "calibration"):
-            if getattr(body.evaluation, flag) is not None:
-                refuse_data(config, flag)
-        task = task_of(config, body.evaluation.task, labelled=labelled)
-        if task == "text-classification":
-            for flag, rows in examples.items():
-                if flag != "vocab":
-                    data.check(rows, config)
+            if getattr(body.evaluation, flag) == BUILTIN_TEXT:
+                refuse_builtin(config, flag)
+        data.refuse_other_kind(examples.get("data", ()), config, "data")
+        task = task_of(config, body.evaluation.task, data.labels_of(examples.get("data", ())))
+        for flag, rows in examples.items():
+            if flag != "vocab":
+                data.check(rows, config, task, field=flag)
         axes.check_vocabulary(config, body.recipe)
         axes.check_export(config, body.recipe)
         text_limit(config, body.evaluation.max_length)

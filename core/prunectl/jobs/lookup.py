@@ -72,11 +72,11 @@ def parse_source(text: str, *, flag: str) -> Source:
         return Source("upload", match[1], match[2])
     if text == BUILTIN_TEXT:
         return Source("builtin")
-    if (found := HubData.parse(text)) is not None and not text.lower().endswith(SUFFIXES):
+    if (found := HubData.parse(text)) is not None and not text.lower().endswith((*SUFFIXES, ".zip")):
         return Source("hub", hub=found)
     close = nearest(text, [BUILTIN_TEXT])
     raise InvalidInput(
-        f"{text!r} is no .txt, .jsonl, .csv or .parquet file that exists, no data set's name org/name on the Hub, and not "
+        f"{text!r} is no .txt, .jsonl, .csv, .parquet or .zip file that exists, no data set's name org/name on the Hub, and not "
         f"{BUILTIN_TEXT}",
         field=flag,
         value=text,

@@ -131,6 +131,12 @@ def check_export(config: Mapping[str, Any], recipe: Recipe) -> None:
             field="quantize" if recipe.quantize is not None else "export",
             value=recipe.quantize or recipe.export,
         )
+    if recipe.export is not None and architecture_of(config).endswith("ForQuestionAnswering"):
+        raise InvalidInput(
+            "export: the file would hold a model's first output alone, and an answer is two: where it begins and ends",
+            field="quantize" if recipe.quantize is not None else "export",
+            value=recipe.quantize or recipe.export,
+        )
 
 
 def _attention_weights(shape: ModelShape, width: int, group: int) -> int:

@@ -10,9 +10,14 @@ _LABELS = Linear("labels", "hidden", positions="one")
 _CLASSIFIER = TaskHead(linears=(_POOLER, _LABELS))
 _VECTORS = ("hidden", "hidden")  # of a LayerNorm
 
+_MARKS = Linear("labels", "hidden")
+_EVERY_TOKEN = {"ForTokenClassification": TaskHead((_MARKS,)), "ForQuestionAnswering": TaskHead((_MARKS,))}
+"""Classes of each token; of an answer, whether it begins or ends there."""
+
 ROBERTA_HEADS = {
     "ForMaskedLM": TaskHead((_TRANSFORM,), _VECTORS, vocabulary_projection="hidden", separate_bias=True),
     "ForSequenceClassification": _CLASSIFIER,
+    **_EVERY_TOKEN,
     "Model": TaskHead(linears=(_POOLER,)),
 }
 BERT_HEADS = {
@@ -28,17 +33,20 @@ _NARROW = Linear("embedding", "hidden")
 ELECTRA_HEADS = {
     "ForMaskedLM": TaskHead((_NARROW,), ("embedding",) * 2, vocabulary_projection="embedding"),
     "ForSequenceClassification": _CLASSIFIER,
+    **_EVERY_TOKEN,
     "ForPreTraining": TaskHead((_TRANSFORM, Linear("one", "hidden"))),
     "Model": TaskHead(),
 }
 DISTILBERT_HEADS = {
     "ForMaskedLM": TaskHead((_TRANSFORM,), _VECTORS, vocabulary_projection="hidden"),
     "ForSequenceClassification": _CLASSIFIER,
+    **_EVERY_TOKEN,
     "Model": TaskHead(),
 }
 ALBERT_HEADS = {
     "ForMaskedLM": TaskHead((_NARROW,), ("embedding",) * 2, vocabulary_projection="embedding", separate_bias=True),
     "ForSequenceClassification": _CLASSIFIER,
+    **_EVERY_TOKEN,
     "ForPreTraining": TaskHead(
         (_POOLER, _NARROW, Linear("two", "hidden", positions="one")),
         ("embedding",) * 2,
@@ -50,6 +58,7 @@ ALBERT_HEADS = {
 DEBERTA_HEADS = {
     "ForMaskedLM": ALBERT_HEADS["ForMaskedLM"],
     "ForSequenceClassification": _CLASSIFIER,
+    **_EVERY_TOKEN,
     "Model": TaskHead(),
 }
 _SCORES = TaskHead(linears=(Linear("labels", "hidden", bias="zero"),))

@@ -11,16 +11,15 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 from transformers import PreTrainedModel
 
-from prunectl.evaluation import outputs
-from prunectl.evaluation.encoding import UNLABELLED
-from prunectl.evaluation.tasks import CLASS_TASKS, Task
+from prunectl.evaluation.heads import head_for
+from prunectl.evaluation.heads.base import inputs_of, on_device
+from prunectl.evaluation.tasks import Task
 from prunectl.pruning.layers import layer_modules
 from prunectl.pruning.observation import real_tokens
 from prunectl.pruning.vocabulary import Vocabulary
 
 TEMPERATURE = 2.0
 _IDS = ("input_ids", "decoder_input_ids")
-_EXTRA = ("labels", "reference")
 
 
 class Distillation:
@@ -38,6 +37,7 @@ class Distillation:
         vocabulary: Vocabulary | None = None,
     ) -> None:
         self._task = task
+        self._head = head_for(task)
         self._teacher = teacher.eval().requires_grad_(False)
         self._layers = [module for number, module in enumerate(layer_modules(teacher)) if number not in set(removed)]
         self._kept = None if vocabulary is None else torch.tensor(vocabulary.kept, device=teacher.device)
@@ -49,28 +49,18 @@ class Distillation:
         Outputs that are logits: T^2 KL(teacher / T || student / T) with T = 2 (Hinton et al. 2015, section 2), at the
         tokens asked for; embeddings: 1 - cosine. Hidden states: squared error relative to the teacher's mean square,
         averaged over the layers that both have (TinyBERT, Jiao et al. 2020, equation 8, without a projection, as
-        pruning leaves the width). Labels are not looked at; only where a token task asks for one.
+        pruning leaves the width). Labels are not looked at; only where a language model is asked for one.
         """
-        inputs = {name: value.to(student.device) for name, value in batch.items() if name not in _EXTRA}
-        positions = None
-        if self._task not in (*CLASS_TASKS, "feature-extraction"):
-            positions = batch["labels"].to(student.device) != UNLABELLED
+        given = on_device(batch, student.device)
         theirs: list[Tensor] = []
         mine: list[Tensor] = []
         with torch.no_grad(), _watched(self._layers, theirs):
-            wanted = self._said(self._teacher, self._in_originals(inputs), positions)
-        if self._rows is not None and positions is not None:
+            wanted = self._head.said(self._teacher, self._in_originals(given))
+        if self._rows is not None and self._head.over_vocabulary:
             wanted = wanted[:, self._rows]
         with _watched(layer_modules(student), mine):
-            said = self._said(student, inputs, positions)
-        return self._outputs(said, wanted) + _hidden(mine, theirs, inputs)
-
-    def _said(self, model: PreTrainedModel, inputs: Mapping[str, Tensor], positions: Tensor | None) -> Tensor:
-        if positions is not None:
-            return outputs.token_logits(model, inputs, positions)
-        if self._task == "feature-extraction":
-            return outputs.embeddings(model, inputs)
-        return outputs.class_logits(model, inputs)
+            said = self._head.said(student, given)
+        return self._outputs(said, wanted) + _hidden(mine, theirs, inputs_of(given))
 
     def _outputs(self, said: Tensor, wanted: Tensor) -> Tensor:
         if self._task == "feature-extraction":

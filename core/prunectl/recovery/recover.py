@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prunectl.errors import InvalidData
 from prunectl.evaluation.data import Example
+from prunectl.evaluation.heads import Asked
 from prunectl.evaluation.objectives import Objective
 from prunectl.evaluation.tasks import Task
 from prunectl.pruning import weights
@@ -73,7 +74,7 @@ def recover(
     training, validation = texts(examples[held:]), texts(examples[:held])
     if recipe.recover == "finetune":
         _refuse_unlabelled(task, training)
-        loss: Callable[[PreTrainedModel, Batch], Tensor] = Objective(task, tokenizer, (), None, "data").loss
+        loss: Callable[[PreTrainedModel, Batch], Tensor] = Objective(task, tokenizer, Asked([], None, "data")).loss
     else:
         removed = pruned.structure.removed_layers
         teacher = load_teacher().to(model.device)  # type: ignore[arg-type]

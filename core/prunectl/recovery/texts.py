@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prunectl.evaluation.data import Example
-from prunectl.evaluation.encoding import by_length, encode
+from prunectl.evaluation.encoding import by_length
+from prunectl.evaluation.heads import Asked
 from prunectl.evaluation.objectives import Objective, asked
 from prunectl.evaluation.tasks import TOKEN_TASKS, Task
 
@@ -34,17 +34,15 @@ class TrainingTexts:
         self.task = task
         self._model, self._tokenizer, self._examples = model, tokenizer, list(examples)
         self._max_length, self._seed = max_length, seed
-        self._rows = None if task in TOKEN_TASKS else encode(model, tokenizer, self._examples, max_length)
+        self._asked = None if task in TOKEN_TASKS else self._ask(0)
 
     def __len__(self) -> int:
         return len(self._examples)
 
     @property
     def labelled(self) -> bool:
-        """Whether each example says what is right: of classes its label; a language model's text does so itself."""
-        if self.task == "feature-extraction":
-            return False
-        return self.task in TOKEN_TASKS or all(isinstance(example.label, int) for example in self._examples)
+        """Whether each example says what is right: its label; a language model's text does so itself."""
+        return self._asked is None or self._asked.targets is not None
 
     def batches(self, epoch: int, batch_size: int, *, shuffled: bool = True) -> Iterator[dict[str, Tensor]]:
         """Inputs ``[batch, longest]`` and, where `labelled`, ``labels``; the same for the same epoch and seed."""
@@ -64,23 +62,15 @@ class TrainingTexts:
                 yield objective.batch(group)
 
     def _objective(self, epoch: int) -> Objective:
-        if self._rows is None:
-            assert self._tokenizer is not None
-            return asked(
-                self.task,
-                self._model,
-                self._tokenizer,
-                self._examples,
-                self._max_length,
-                seed=self._seed + epoch,
-                field="recover_data",
-            )
-        labels = [example.label for example in self._examples]
-        named = self.labelled
-        return Objective(
+        return Objective(self.task, self._tokenizer, self._asked or self._ask(epoch))
+
+    def _ask(self, epoch: int) -> Asked:
+        return asked(
             self.task,
+            self._model,
             self._tokenizer,
-            self._rows,
-            torch.tensor(labels) if named else None,
-            "data" if named else "model",
+            self._examples,
+            self._max_length,
+            seed=self._seed + epoch,
+            field="recover_data",
         )

@@ -94,7 +94,17 @@ def verdict(job: JobView) -> tuple[str, str]:
     )
 
 
-_SAID = ("parameters", "model_bytes", "latency_p50_seconds", "eval_accuracy", "eval_f1", "eval_cosine", "eval_loss")
+_SAID = (
+    "parameters",
+    "model_bytes",
+    "latency_p50_seconds",
+    "eval_accuracy",
+    "eval_f1",
+    "eval_exact_match",
+    "eval_mrr_at_10",
+    "eval_cosine",
+    "eval_loss",
+)
 
 
 def _said(job: JobView, name: str) -> str | None:

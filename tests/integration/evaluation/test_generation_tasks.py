@@ -15,7 +15,7 @@ from prunectl.evaluation.data import Example
 from prunectl.evaluation.encoding import UNLABELLED, ask
 from prunectl.evaluation.inputs import made_up
 from prunectl.evaluation.objectives import objective_for
-from prunectl.evaluation.tasks import refuse_data, task_of, text_limit
+from prunectl.evaluation.tasks import refuse_builtin, task_of, text_limit
 from support.models import heads_of, model, texts, tokenizer
 
 EXAMPLES = [Example(text) for text in texts(16)]
@@ -143,9 +143,9 @@ def test_images_depend_on_their_name_alone() -> None:
 
 def test_texts_are_refused_where_images_are_needed() -> None:
     with pytest.raises(InvalidInput, match="takes images") as caught:
-        refuse_data({"model_type": "vit"}, "calibration")
+        refuse_builtin({"model_type": "vit"}, "calibration")
     assert caught.value.field == "calibration"
-    refuse_data({"model_type": "bert"}, "data")
+    refuse_builtin({"model_type": "bert"}, "data")
 
 
 @pytest.mark.parametrize("family", KINDS)

@@ -11,7 +11,8 @@ from sklearn.metrics import f1_score
 
 from prunectl.errors import CorruptWeights
 from prunectl.evaluation.data import Example
-from prunectl.evaluation.quality import FIDELITY, Reference, _f1_of_codes, compare, evaluate, reference, summarise
+from prunectl.evaluation.estimates import f1_of_codes
+from prunectl.evaluation.quality import FIDELITY, Reference, compare, evaluate, reference, summarise
 from prunectl.evaluation.tasks import Task
 from support.models import FAMILIES, HEADS, model, texts, tokenizer
 
@@ -103,7 +104,7 @@ def test_the_bootstrap_scores_as_scikit_learn_does() -> None:
     draw = np.random.default_rng(0)
     for _ in range(20):
         truth, guess = draw.integers(0, 6, (2, 12))
-        assert _f1_of_codes(truth, guess, 6) == pytest.approx(f1_score(truth, guess, average="macro", zero_division=0))
+        assert f1_of_codes(truth, guess, 6) == pytest.approx(f1_score(truth, guess, average="macro", zero_division=0))
 
 
 def test_cosine_and_neighbours_by_hand() -> None:

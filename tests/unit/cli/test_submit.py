@@ -114,7 +114,7 @@ def test_an_identical_job_is_returned_unless_forced(run: Any, model: str) -> Non
         (["--heads", "0.3", "--bench-batch", "1,x"], ["--bench-batch", "'x'"]),
         (["--heads", "0.3", "--timeout", "soon"], ["--timeout", "'soon'", "90s"]),
         (["--heads", "0.3", "--tag", "novalue"], ["--tag", "key=value"]),
-        (["--heads", "0.3", "--column", "txt=a"], ["--column", "'txt=a'", "text=NAME, text_pair=NAME or label=NAME"]),
+        (["--heads", "0.3", "--column", "txt=a"], ["--column", "'txt=a'", "write OURS=NAME"]),
         (["--heads", "0.3", "--set", "haeds=0.1"], ["'haeds'", "did you mean heads?"]),
         (["--heads", "0.3", "--set", "heads"], ["--set", "name=value"]),
         (["--layers", "1", "--refit"], ["refit can't be used by layers"]),

@@ -10,7 +10,7 @@ from prunectl.errors import InvalidData
 from prunectl.evaluation.builtin import prose
 from prunectl.evaluation.data import Example, check, digest, read, split
 
-NAMED = {"id2label": {"0": "negative", "1": "neutral", "2": "positive"}}
+NAMED = {"model_type": "bert", "id2label": {"0": "negative", "1": "neutral", "2": "positive"}}
 
 
 def write(directory: Path, name: str, content: str | bytes) -> Path:

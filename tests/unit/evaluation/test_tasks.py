@@ -24,16 +24,16 @@ def config(architecture: str | None, **more: Any) -> dict[str, Any]:
 def test_the_head_decides(architecture: str | None, task: str) -> None:
     assert task_of(config(architecture)) == task
     assert task_of(config(architecture), task) == task
-    assert task_of(config(architecture), "feature-extraction", labelled=True) == "feature-extraction"
+    assert task_of(config(architecture), "feature-extraction", labels="label") == "feature-extraction"
 
 
 def test_labels_need_a_classification_head() -> None:
-    assert task_of(config("BertForSequenceClassification"), labelled=True) == "text-classification"
+    assert task_of(config("BertForSequenceClassification"), labels="label") == "text-classification"
     with pytest.raises(InvalidInput) as caught:
-        task_of(config("BertForMaskedLM"), labelled=True)
+        task_of(config("BertForMaskedLM"), labels="label")
     assert caught.value.field == "data"
     assert caught.value.hint == "use a fine-tuned checkpoint, or --task fill-mask"
-    assert task_of(config("BertForMaskedLM"), "fill-mask", labelled=True) == "fill-mask"
+    assert task_of(config("BertForMaskedLM"), "fill-mask", labels="label") == "fill-mask"
 
 
 def test_a_task_that_the_head_cannot_do_is_refused_with_those_it_can() -> None:
@@ -53,8 +53,8 @@ def test_a_single_output_is_a_regression_and_has_no_classes() -> None:
 
 
 def test_other_heads_are_unsupported() -> None:
-    with pytest.raises(UnsupportedArchitecture, match="BertForTokenClassification"):
-        task_of(config("BertForTokenClassification"))
+    with pytest.raises(UnsupportedArchitecture, match="BertForMultipleChoice"):
+        task_of(config("BertForMultipleChoice"))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from prunectl.checkpoints.load import load_original, load_pruned
 from prunectl.errors import CorruptWeights, MissingWeights, PerformanceLost
 from prunectl.evaluation import gates
+from prunectl.evaluation.tasks import kind_of
 from prunectl.jobs.ports import Storage
 from prunectl.pruning import depth, greedy, layers
 from prunectl.pruning.greedy import Candidate, Removed, Walk
@@ -141,7 +142,7 @@ def record_of(walk: Walk, metric: str, sweep_id: str | None) -> SearchRecord:
 def _metric(source: Source, body: JobCreate, told: Any) -> str:
     """The candidates' own primary metric, which is the search's; before there are any, the task's usual one."""
     named = {entry["metric"] for entry in told if entry["metric"] is not None}
-    return cast(str, named.pop()) if named else (body.evaluation.metric or gates.PRIMARY_METRIC[source.task])
+    return cast(str, named.pop()) if named else (body.evaluation.metric or kind_of(source.task).primary)
 
 
 def _candidate(removed: Removed, entry: Mapping[str, Any], metric: str) -> Candidate:

@@ -257,7 +257,7 @@ def run(assignment: Assignment, report: Report, *, prover: Prover | None = None)
         conditions={
             **timing_conditions,
             "task": source.task,
-            **({"data": "random images"} if source.tokenizer is None else {}),
+            **({"data": "images" if body.evaluation.data else "random images"} if source.tokenizer is None else {}),
             "n_calibration": len(source.calibration),
             **({"n_refit": len(source.refitting)} if pruned.refit else {}),
             "n_evaluation": len(source.evaluation),

@@ -21,7 +21,7 @@ from prunectl.worker.source import Source
 def versions() -> dict[str, str]:
     """Versions of what the result depends on."""
     found = {"python": platform.python_version()}
-    for name in ("prunectl", "torch", "transformers", "tokenizers", "safetensors", "textpruner"):
+    for name in ("prunectl", "torch", "transformers", "tokenizers", "safetensors", "seqeval", "pillow", "textpruner"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from prunectl.attention import read_spec
 from prunectl.errors import InvalidData
 from prunectl.evaluation import data, encoding, images
 from prunectl.evaluation.data import Example
-from prunectl.evaluation.tasks import TOKEN_TASKS, Task, reads_images, refuse_data, task_of, text_limit
+from prunectl.evaluation.tasks import TOKEN_TASKS, Task, kind_of, reads_images, refuse_builtin, task_of, text_limit
 from prunectl.jobs.lookup import find_model, hub_settings, parse_source, upload_name
 from prunectl.pruning import axes, textpruner_vocabulary, vocabulary
 from prunectl.pruning.vocabulary import Vocabulary
@@ -81,32 +82,36 @@ def fetch(assignment: Assignment, body: JobCreate, report: Report) -> Source:
     path = fetch_model(assignment, body, report)
     config = zoo_fetch.local_config(path)
     for flag in ("data", "calibration"):
-        if getattr(body.evaluation, flag) is not None:
-            refuse_data(config, flag)
+        if getattr(body.evaluation, flag) == BUILTIN_TEXT:
+            refuse_builtin(config, flag)
     data_rows = _rows(body.evaluation.data, "data", assignment, body.evaluation.column_names)
-    task = task_of(config, body.evaluation.task, labelled=any(e.label is not None for e in data_rows or ()))
-    calibration_rows = _rows(body.evaluation.calibration, "calibration", assignment, body.evaluation.column_names)
-    calibration, evaluation = _examples(body, config, task, data_rows, calibration_rows)
+    data.refuse_other_kind(data_rows or (), config, "data")
+    task = task_of(config, body.evaluation.task, data.labels_of(data_rows or ()))
+    ready = partial(_ready, path, config, task)
+    columns = body.evaluation.column_names
+    data_rows = ready(data_rows, "data")
+    calibration_rows = ready(_rows(body.evaluation.calibration, "calibration", assignment, columns), "calibration")
+    calibration, evaluation = _examples(body, config, data_rows, calibration_rows)
     axes.check_export(config, body.recipe)
     training: list[Example] = []
     selection: list[Example] = []
     share = body.evaluation.selection
     if body.recipe.recover != "none" or share is not None:
         rows = (
-            _rows(body.recipe.recover_data, "recover_data", assignment, body.evaluation.column_names)
+            ready(_rows(body.recipe.recover_data, "recover_data", assignment, columns), "recover_data")
             or calibration_rows
             or data_rows
         )
-        training = _training(rows, config, task, evaluation, body.recipe.seed)
+        training = _training(rows, config, evaluation, body.recipe.seed)
     if share is not None and not body.recipe.greedy:
         selection, training = _selection(training, share)
     tokenizer = None if reads_images(config) else vocabulary.load_tokenizer(path)
-    max_length = text_limit(config, body.evaluation.max_length)
+    max_length = text_limit(config, body.evaluation.max_length, usual=kind_of(task).usual_length)
     refitting = calibration
     if tokenizer is not None and body.recipe.refit and len(calibration) == CALIBRATION_SAMPLES:
         # Fewer were asked for, or are all that there is: then a refit keeps to them, too.
         pool = calibration_rows or data_rows or data.builtin_python_docs()
-        further = _further(pool, config, task, calibration, evaluation, body.recipe.seed)
+        further = _further(pool, calibration, evaluation, body.recipe.seed)
         refitting = refit_examples(tokenizer, calibration, further, max_length)
     return Source(
         path=path,
@@ -144,6 +149,17 @@ def _rows(text: str | None, flag: str, assignment: Assignment, columns: Mapping[
         return data.read(path, suffix=source.suffix, name=source.name, field=flag, columns=columns)
 
 
+def _ready(
+    path: Path, config: dict[str, Any], task: Task, rows: list[Example] | None, field: str
+) -> list[Example] | None:
+    """Rows whose labels are the head's numbers, and whose pictures the model in ``path`` can take."""
+    if rows is None:
+        return None
+    rows = data.check(rows, config, task, field=field)
+    size = config.get("image_size") or 224
+    return images.prepared(rows, path, (size, size) if isinstance(size, int) else tuple(size))
+
+
 def _hub(assignment: Assignment) -> HubSettings:
     environment = read_spec(assignment.spec).environment if assignment.embedded else None
     token = Path(assignment.hub_token_file).read_text() if assignment.hub_token_file else None
@@ -151,16 +167,13 @@ def _hub(assignment: Assignment) -> HubSettings:
 
 
 def _examples(
-    body: JobCreate, config: dict[str, Any], task: Task, rows: list[Example] | None, calibration: list[Example] | None
+    body: JobCreate, config: dict[str, Any], rows: list[Example] | None, calibration: list[Example] | None
 ) -> tuple[list[Example], list[Example]]:
     """(calibration, evaluation) examples that share none, as the seed draws them."""
     builtin = rows is None or body.evaluation.data == BUILTIN_TEXT
-    if reads_images(config):
+    if reads_images(config) and rows is None:
         rows = images.random_images((body.evaluation.max_samples or DEFAULT_SAMPLES) + CALIBRATION_SAMPLES)
     rows = data.builtin_python_docs() if rows is None else rows
-    if task == "text-classification":
-        rows = data.check(rows, config)
-        calibration = None if calibration is None else data.check(calibration, config)
     limit = body.evaluation.max_samples or (DEFAULT_SAMPLES if builtin else None)
     return data.split(
         rows,
@@ -192,29 +205,18 @@ def _lengths(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], ma
     return [len(ids) for ids in encoding.tokenized(tokenizer, examples, max_length)["input_ids"]]
 
 
-def _further(
-    rows: list[Example],
-    config: dict[str, Any],
-    task: Task,
-    calibration: list[Example],
-    evaluation: list[Example],
-    seed: int,
-) -> list[Example]:
-    """What of the calibration's source is neither scored nor evaluated on, labelled like the calibration."""
-    if task == "text-classification":
-        rows = data.check(rows, config)
+def _further(rows: list[Example], calibration: list[Example], evaluation: list[Example], seed: int) -> list[Example]:
+    """What of the calibration's source is neither scored nor evaluated on."""
     return data.without(rows, [*calibration, *evaluation], seed=seed)
 
 
 def _training(
-    rows: list[Example] | None, config: dict[str, Any], task: Task, evaluation: list[Example], seed: int
+    rows: list[Example] | None, config: dict[str, Any], evaluation: list[Example], seed: int
 ) -> list[Example]:
     """All of ``rows`` that are not evaluated on, in an order drawn by the seed."""
-    if reads_images(config):
+    if reads_images(config) and rows is None:
         rows = images.random_images(len(evaluation) + TRAINING_IMAGES)
     rows = data.builtin_python_docs() if rows is None else rows
-    if task == "text-classification":
-        rows = data.check(rows, config)
     return data.without(rows, evaluation, seed=seed)
 
 

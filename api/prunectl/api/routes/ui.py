@@ -116,7 +116,7 @@ def show_attention(ref: str, caller: CurrentCaller, jobs: Jobs) -> HTMLResponse:
 
 
 def _row(job: JobView) -> dict[str, Any]:
-    quality = quality_of([job.metrics])
+    quality = quality_of([job.metrics], [job.conditions])
     sizes = row_of("model_bytes", job.metrics["model_bytes"]) if "model_bytes" in job.metrics else None
     return {
         "id": job.id,

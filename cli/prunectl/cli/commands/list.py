@@ -84,7 +84,7 @@ def _jobs(client: Any, parameters: dict[str, Any], limit: int, pareto: bool) -> 
 
     every, _ = client.jobs(parameters, 0)
     measured = [job for job in every if job["metrics"].get(COST, {}).get("after") is not None]
-    quality = quality_of(job["metrics"] for job in measured)
+    quality = quality_of((job["metrics"] for job in measured), (job.get("conditions", {}) for job in measured))
     if quality is None:
         return [], None
     points = [(job["metrics"][COST]["after"], job["metrics"][quality]["after"]) for job in measured]

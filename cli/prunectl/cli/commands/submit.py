@@ -94,7 +94,8 @@ def command(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="SRC", help="Evaluation data: a file, org/name[:split] on the Hub, or builtin:python-docs."
+            metavar="SRC",
+            help="Evaluation data: a file, a folder of images, org/name[:split] on the Hub, or builtin:python-docs.",
         ),
     ] = None,
     calibration: Annotated[str | None, typer.Option(metavar="SRC", help="Data that the scores are taken on.")] = None,
