@@ -58,7 +58,7 @@ class Client:
     def __init__(
         self,
         url: str,
-        token: str,
+        token: str | None,
         *,
         environment: Json | None = None,
         hub_token: str | None = None,
@@ -71,7 +71,7 @@ class Client:
         self.environment = environment
         self._hub_token = hub_token
         self._hint = unreachable_hint
-        headers = {"Authorization": f"Bearer {token}", "User-Agent": f"prunectl/{version()}"}
+        headers = {"User-Agent": f"prunectl/{version()}"} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._http = httpx2.Client(
             base_url=self.url,
             headers=headers,
