@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, field_validator
 
 from prunectl.recipe import MAX_LAYERS, digest_of
-from prunectl.schemas import Environment, JobCreate, Wire
+from prunectl.schemas import STORED, Environment, JobCreate, Wire
 
 TAG = "attention-of"
 """The tag of a picture's job; its value is the id of the job that was pictured."""
@@ -61,7 +61,8 @@ class AttentionJob(JobCreate):
 
 def read_spec(spec: Mapping[str, Any]) -> JobCreate:
     """A job's row, read as what it is."""
-    return AttentionJob.model_validate(spec) if "attention" in spec else JobCreate.model_validate(spec)
+    kind = AttentionJob if "attention" in spec else JobCreate
+    return kind.model_validate(spec, context=STORED)
 
 
 class AttentionLayer(BaseModel):

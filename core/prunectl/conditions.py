@@ -29,7 +29,9 @@ METRICS = (
     "eval_cosine",
     "eval_overlap_at_10",
     "eval_agreement",
+    "eval_perplexity",
 )
+QUALITY_METRICS = tuple(name for name in METRICS if name.startswith("eval_"))
 DROP = "_drop"
 """``eval_f1_drop`` is by how much eval_f1 got worse, in its own unit."""
 _METRIC_NAME = re.compile(

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from prunectl.conditions import parse_gate
+from prunectl.conditions import QUALITY_METRICS, parse_gate
 from prunectl.recipe import Recipe, digest_of
 
 SCHEMA_VERSION = 1
@@ -48,6 +49,8 @@ ColumnName = Literal[
     "image",
 ]
 """What columns of data are called, unless --column says otherwise."""
+STORED = {"stored": True}
+"""The context that a job's row is validated in, which was accepted when it was queued."""
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(s|m|h|d|w)?\s*$")
 _SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _TAG_KEY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")
@@ -86,7 +89,7 @@ class Evaluation(Wire):
     columns: tuple[Annotated[str, Field(max_length=300)], ...] | None = None
     """What columns of the data files are called where it is something else: ``text=sentence``; or a mapping."""
     task: TaskName = "auto"
-    metric: str | None = None
+    metric: Annotated[str, Field(json_schema_extra={"enum": list(QUALITY_METRICS)})] | None = None
     max_samples: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     max_length: Annotated[int, Field(ge=4, le=131072)] | None = None
     max_drop: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -98,6 +101,18 @@ class Evaluation(Wire):
     bench_batch: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (1,)
     bench_seq: Annotated[int, Field(ge=4, le=131072)] | None = None
     """Tokens of a timed text; None: 128, or as many as the model takes."""
+
+    @field_validator("metric")
+    @classmethod
+    def _known_metric(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """``f1`` is ``eval_f1``. A row that was queued before a name was refused can still be read: see `STORED`."""
+        if value is None or value in QUALITY_METRICS:
+            return value
+        if f"eval_{value}" in QUALITY_METRICS:
+            return f"eval_{value}"
+        if info.context != STORED:
+            raise PydanticCustomError("literal_error", "Input should be a metric of quality")
+        return value
 
     @field_validator("gate", mode="before")
     @classmethod

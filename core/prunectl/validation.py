@@ -50,7 +50,7 @@ def refusal(findings: Sequence[Any], known: Iterable[str] | None = None) -> Inva
 
 def explain(findings: Iterable[Any], known: Iterable[str] | None = None) -> list[dict[str, Any]]:
     """Each finding as ``{"field", "value", "message", "allowed"?, "nearest"?, "hint"?}``."""
-    names = sorted(_job_fields() if known is None else known)
+    names = sorted(job_fields() if known is None else known)
     return [_explain(finding, names) for finding in findings]
 
 
@@ -98,6 +98,8 @@ def _explain(finding: Mapping[str, Any], known: list[str]) -> dict[str, Any]:
         entry |= {"nearest": choice, "hint": f"did you mean {choice}?"}
     elif (fraction := _as_percent(field, value)) is not None:
         entry |= {"nearest": fraction, "hint": f"fractions, not per cent: did you mean {fraction}?"}
+    elif (bound := _bound(field, value)) is not None:
+        entry |= {"nearest": bound, "hint": f"the nearest is {bound}"}
     return entry
 
 
@@ -110,7 +112,8 @@ def _unknown(name: str, value: Any, known: list[str]) -> dict[str, Any]:
     return entry
 
 
-def _job_fields() -> Iterable[str]:
+def job_fields() -> Iterable[str]:
+    """Every name that a job's flags and recipe file have."""
     return (_FLAG_NAMES.get(field, field) for fields in SPEC_FIELDS.values() for field in fields)
 
 
@@ -133,7 +136,8 @@ def _options(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _choices(field: str) -> list[str]:
-    return [str(choice) for choice in _properties().get(field, {}).get("enum", ())]
+    schema = _properties().get(field, {})
+    return [str(choice) for choice in schema.get("enum", [schema["const"]] if "const" in schema else ())]
 
 
 def _allowed(field: str) -> str | None:
@@ -142,8 +146,8 @@ def _allowed(field: str) -> str | None:
         return None
     if field == "timeout":
         return "a duration such as 90s, 10m or 2h, at most 30d"
-    if "enum" in schema:
-        return ", ".join(map(str, schema["enum"]))
+    if choices := _choices(field):
+        return ", ".join(choices)
     if schema.get("type") == "array":
         schema = schema.get("items", {})
     kind = _TYPES.get(str(schema.get("type")))
@@ -164,6 +168,20 @@ def _as_percent(field: str, value: Any) -> str | None:
     except (TypeError, ValueError):
         return None
     return f"{number / 100:g}" if 2 <= number < 100 else None
+
+
+def _bound(field: str, value: Any) -> str | None:
+    """The bound that a number lies beyond, where the bound itself is allowed."""
+    schema = _properties().get(field, {})
+    schema = schema.get("items", {}) if schema.get("type") == "array" else schema
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    lowest, highest = schema.get("minimum"), schema.get("maximum")
+    if lowest is not None and number < lowest:
+        return str(lowest)
+    return str(highest) if highest is not None and number > highest else None
 
 
 def _lower(message: str) -> str:

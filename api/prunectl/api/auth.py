@@ -57,10 +57,17 @@ class Authentication:
         await self.app(scope, receive, send)
 
     async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A page for people: signed in by a cookie; whoever isn't gets the form, wherever they wanted to go."""
+        """A page for people: signed in by a cookie; whoever isn't gets the form, wherever they wanted to go.
+
+        A bearer token does, too, as everywhere else.
+        """
         if scope["path"] != browser.SIGN_IN or scope["method"] != "POST":  # that is the form itself
+            headers = Headers(scope=scope)
             try:
-                caller = await caller_of(self.tokens, browser.token_in(Headers(scope=scope)))
+                if "authorization" in headers:
+                    caller = await self._caller(headers["authorization"])
+                else:
+                    caller = await caller_of(self.tokens, browser.token_in(headers))
             except PrunectlError:
                 await browser.sign_in_page()(scope, receive, send)
                 return

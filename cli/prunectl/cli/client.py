@@ -58,7 +58,7 @@ class Client:
     def __init__(
         self,
         url: str,
-        token: str,
+        token: str | None,
         *,
         environment: Json | None = None,
         hub_token: str | None = None,
@@ -71,7 +71,7 @@ class Client:
         self.environment = environment
         self._hub_token = hub_token
         self._hint = unreachable_hint
-        headers = {"Authorization": f"Bearer {token}", "User-Agent": f"prunectl/{version()}"}
+        headers = {"User-Agent": f"prunectl/{version()}"} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._http = httpx2.Client(
             base_url=self.url,
             headers=headers,
@@ -288,11 +288,19 @@ class Client:
 
 
 def _job(ref: str, rest: str = "") -> str:
-    return f"/v1/jobs/{quote(ref, safe='')}{rest}"
+    return f"/v1/jobs/{_segment('job', ref)}{rest}"
 
 
 def _sweep(ref: str, rest: str = "") -> str:
-    return f"/v1/sweeps/{quote(ref, safe='')}{rest}"
+    return f"/v1/sweeps/{_segment('sweep', ref)}{rest}"
+
+
+def _segment(noun: str, ref: str) -> str:
+    """``ref`` as one segment of a path; raises NotFound where it would be none, or several, and name another route."""
+    if ref.strip() in ("", ".", "..") or "/" in ref:
+        text = f"no {noun} {ref!r}: an id, or at least 4 characters of its start or end"
+        raise NotFound(text, hint=f"prunectl {'list -a shows all' if noun == 'job' else 'sweeps lists them'}")
+    return quote(ref, safe="")
 
 
 def _error_of(response: httpx2.Response) -> PrunectlError:

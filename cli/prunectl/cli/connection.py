@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from prunectl.cli.client import Client
-from prunectl.errors import InvalidInput, Unauthenticated
+from prunectl.errors import InvalidInput
 from prunectl.settings import Settings
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -42,12 +42,9 @@ def connect() -> Iterator[Client]:
 
 def _client(settings: Settings) -> Client:
     if settings.api_url:
-        if settings.api_token is None:
-            raise Unauthenticated(
-                "PRUNECTL_API_URL is set and PRUNECTL_API_TOKEN is not",
-                hint="ask for a token made with `prunectl tokens create NAME --scope submit`",
-            )
-        return Client(settings.api_url, settings.api_token.get_secret_value())
+        # Without a token it is asked all the same: what doesn't answer is unreachable, what does says that it needs one.
+        token = settings.api_token.get_secret_value() if settings.api_token else None
+        return Client(settings.api_url, token)
     from prunectl.cli.host import control
 
     endpoint = control.ensure(settings)

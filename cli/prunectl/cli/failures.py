@@ -10,6 +10,9 @@ import typer
 from prunectl.cli.exits import OF_KIND, ExitCode
 from prunectl.errors import PrunectlError
 
+_NOT_FLAGS = ("recipe", "body", "directory")
+"""Fields of findings that no single flag sets."""
+
 
 class Detached(Exception):
     """The user pressed Ctrl-C while waiting: the job goes on, and ``message`` says how to come back to it."""
@@ -48,11 +51,19 @@ def _domain(error: PrunectlError) -> int:
 
 
 def _flagged(entry: dict[str, Any]) -> str:
-    """A finding's message, with the field written as the flag that sets it."""
+    """A finding's message, with the field written as the flag that sets it; named where the message doesn't."""
+    from prunectl.validation import job_fields
+
     field, message = str(entry.get("field") or ""), str(entry["message"])
-    flag = "--" + field.replace("_", "-")
-    is_flag = field.islower() and field.isidentifier()
-    return re.sub(rf"^{re.escape(field)}(?=[: ])", flag, message) if is_flag else message
+    if field in _NOT_FLAGS:
+        return message.removeprefix(f"{field}: ")
+    if not (field.islower() and field.isidentifier()):
+        return message
+    flag, spelt = "--" + field.replace("_", "-"), re.escape(field).replace("_", "[_-]")
+    flagged, found = re.subn(rf"^{spelt}(?=[: =])", flag, message)
+    if found or field not in job_fields() or message.startswith(flag):
+        return flagged
+    return f"{flag}: {message}"
 
 
 def _usage(error: typer.TyperException, arguments: list[str]) -> int:

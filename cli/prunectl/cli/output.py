@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -183,7 +184,9 @@ def _print(
     from rich.text import Text
 
     terminal = sys.stdout.isatty()
-    table = Table(box=None, pad_edge=False, show_header=any(header), header_style="bold" if terminal else "")
+    # Rich leaves bold type alone where NO_COLOR is set.
+    styled = terminal and not os.environ.get("NO_COLOR")
+    table = Table(box=None, pad_edge=False, show_header=any(header), header_style="bold" if styled else "")
     for index, name in enumerate(header):
         table.add_column(
             Text(name),

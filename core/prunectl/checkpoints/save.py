@@ -88,6 +88,8 @@ def save(
                 generation.use_cache = False
             generation.to_json_file(directory / "generation_config.json")
         save_file(_tensors(model), directory / WEIGHTS, metadata={"format": "pt"})
+        # safetensors makes it readable for its owner alone; whoever may read the rest may read the weights.
+        shutil.copymode(directory / "config.json", directory / WEIGHTS)
         tokenizer = source if pruned.vocabulary is None else pruned.vocabulary.directory
         for name in TOKENIZER_FILES:
             if (tokenizer / name).is_file():

@@ -20,7 +20,7 @@ from prunectl.jobs.catalog import Catalog
 from prunectl.jobs.doctor import Check, Doctor
 from prunectl.jobs.intake import Intake, new_job_of
 from prunectl.jobs.lookup import upload_name
-from prunectl.jobs.model import Job
+from prunectl.jobs.model import Job, JobState
 from prunectl.jobs.ports import (
     Doorbell,
     Event,
@@ -264,9 +264,12 @@ class JobService:
     # -- steering -----------------------------------------------------------------------------------------------------
 
     def cancel(self, caller: Caller, ref: str) -> JobView:
-        """A queued job is cancelled at once, a running one by its worker's next heartbeat. Raises Conflict once it has ended."""
+        """A queued job is cancelled at once, a running one by its worker's next heartbeat; a cancelled one stays as it is.
+        Raises Conflict where it has ended otherwise.
+        """
         caller.require("submit")
-        return view_of(self._changed(self._store.cancel(self.find(caller, ref).id), ref))
+        job = self.find(caller, ref)
+        return view_of(job if job.state is JobState.CANCELLED else self._changed(self._store.cancel(job.id), ref))
 
     def retry(self, caller: Caller, ref: str) -> JobView:
         caller.require("submit")

@@ -76,6 +76,12 @@ def test_what_lies_in_the_directory(tmp_path: Path) -> None:
     manifest.verify(tmp_path / "small")
 
 
+def test_whoever_may_read_the_directory_may_read_the_weights(tmp_path: Path) -> None:
+    saved(original(tmp_path / "source"), tmp_path / "source", tmp_path / "small")
+    modes = {file.stat().st_mode for file in (tmp_path / "small").iterdir()}
+    assert modes == {(tmp_path / "small" / "config.json").stat().st_mode}
+
+
 def test_matrices_without_rows_or_columns_survive(tmp_path: Path) -> None:
     model = original(tmp_path / "source", "distilbert")
     saved(model, tmp_path / "source", tmp_path / "small", empty=(0, 1))

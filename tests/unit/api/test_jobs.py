@@ -53,7 +53,8 @@ def test_list_filters_sorts_and_pages(ada: TestClient, services: Services, body:
     rest = ada.get("/v1/jobs", params={"limit": 2, "sort": "created_at", "cursor": page["next_cursor"]}).json()
     assert [item["id"] for item in page["items"] + rest["items"]] == ids
     assert rest["next_cursor"] is None
-    assert "structure" not in page["items"][0] or page["items"][0]["structure"] is None
+    assert "structure" not in page["items"][0]
+    assert set(ada.get(f"/v1/jobs/{page['items'][0]['id']}").json()) == {*page["items"][0], "structure"}
 
     def listed(**parameters: Any) -> list[str]:
         return [item["id"] for item in ada.get("/v1/jobs", params=parameters).json()["items"]]
@@ -81,11 +82,18 @@ def test_cancel_retry_and_delete(ada: TestClient, body: dict[str, Any]) -> None:
     address = f"/v1/jobs/{job['id'][-6:]}"
     assert ada.delete(address).status_code == 409
     assert ada.post(f"{address}/cancel").json()["state"] == "cancelled"
-    assert ada.post(f"{address}/cancel").status_code == 409
+    again = ada.post(f"{address}/cancel")
+    assert (again.status_code, again.json()["state"]) == (200, "cancelled")
     assert ada.post(f"{address}/retry").json()["state"] == "queued"
     ada.post(f"{address}/cancel")
     assert ada.delete(address).json()["id"] == job["id"]
     assert ada.get(address).status_code == 404
+
+
+def test_what_has_succeeded_is_not_cancelled(ada: TestClient, services: Services, body: dict[str, Any]) -> None:
+    ada.post("/v1/jobs", json=body)
+    done = support.succeed(services)
+    assert ada.post(f"/v1/jobs/{done}/cancel").status_code == 409
 
 
 def test_the_spec_submits_the_same_job_again(ada: TestClient, body: dict[str, Any]) -> None:

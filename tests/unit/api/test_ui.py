@@ -39,6 +39,11 @@ def test_whoever_has_no_cookie_gets_the_form_alone(browser: TestClient, path: st
     assert 'name="token"' in response.text and "<table" not in response.text
 
 
+def test_a_bearer_token_opens_the_pages_too(browser: TestClient) -> None:
+    assert browser.get("/ui", headers={"Authorization": f"Bearer {SECRETS['ada']}"}).status_code == 200
+    assert browser.get("/ui", headers={"Authorization": "Bearer wrong"}).status_code == 401
+
+
 def test_the_cookie_is_for_these_pages_and_no_script(browser: TestClient) -> None:
     response = browser.post("/ui/session", data={"token": SECRETS["ada"]}, follow_redirects=False)
     cookie = response.headers["set-cookie"].lower()

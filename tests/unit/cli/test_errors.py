@@ -7,8 +7,10 @@ from typing import Any
 
 import httpx2
 import pytest
+from fastapi.testclient import TestClient
 
 from prunectl.cli import client as client_module
+from prunectl.cli import connection
 from prunectl.cli.client import Client
 from prunectl.cli.connection import load_settings, surroundings
 from prunectl.cli.exits import OF_KIND, ExitCode, combined, outcome
@@ -45,17 +47,24 @@ def test_no_command_shows_the_help(run: Any) -> None:
     assert "Usage: prunectl" in ran.out + ran.err
 
 
-def test_a_url_without_a_token_is_not_authorised(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PRUNECTL_API_URL", "http://127.0.0.1:9")
-    monkeypatch.delenv("PRUNECTL_API_TOKEN", raising=False)
+def test_a_url_without_a_token_is_not_authorised(
+    run: Any, service: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def client(_settings: Any) -> Client:
+        return Client("http://testserver", None, transport=service._transport)
+
+    monkeypatch.setattr(connection, "_client", client)
     ran = run("list")
     assert ran.code == 4
     assert "PRUNECTL_API_TOKEN" in ran.err
 
 
-def test_an_unreachable_service(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("token", ["t", None])
+def test_an_unreachable_service(run: Any, monkeypatch: pytest.MonkeyPatch, token: str | None) -> None:
     monkeypatch.setenv("PRUNECTL_API_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("PRUNECTL_API_TOKEN", "t")
+    monkeypatch.delenv("PRUNECTL_API_TOKEN", raising=False)
+    if token is not None:
+        monkeypatch.setenv("PRUNECTL_API_TOKEN", token)
     ran = run("list")
     assert (ran.code, ran.out) == (3, "")
     assert "hint: " in ran.err

@@ -143,6 +143,19 @@ def test_show_reads_as_a_page_and_as_data(run: Any, ids: dict[str, str]) -> None
     assert "fetch them again" in failed
 
 
+@pytest.mark.parametrize("ref", ["", " ", ".", "..", "a/b", "../sweeps"])
+@pytest.mark.parametrize("command", ["show", "wait", "logs", "cancel", "rm", "spec"])
+def test_what_can_not_be_an_id_is_not_found(run: Any, ids: dict[str, str], command: str, ref: str) -> None:
+    ran = run(command, ref)
+    assert (ran.code, ran.out) == (5, "")
+    assert f"no job {ref!r}" in ran.err
+
+
+def test_an_empty_sweep_lists_nothing(run: Any, ids: dict[str, str]) -> None:
+    ran = run("list", "-q", "--sweep", "")
+    assert (ran.code, ran.out) == (5, "")
+
+
 def test_unknown_and_ambiguous_ids(run: Any, ids: dict[str, str]) -> None:
     ran = run("show", "zzzzzz")
     assert (ran.code, ran.out) == (5, "")
@@ -197,7 +210,8 @@ def test_logs_whole_tail_and_followed(
 def test_actions_print_ids_and_go_on_past_a_failure(run: Any, ids: dict[str, str]) -> None:
     ran = run("cancel", "nosuchjob", ids["queued"])
     assert (ran.code, ran.lines) == (5, [ids["queued"]])
-    assert run("cancel", ids["queued"]).code == 1
+    assert run("cancel", ids["queued"]).code == 0
+    assert run("cancel", ids["succeeded"]).code == 1
     assert run("retry", ids["queued"], ids["failed"]).lines == [ids["queued"], ids["failed"]]
     assert run("rm", ids["queued"]).code == 1
     assert run("rm", ids["cancelled"], ids["gated"]).lines == [ids["cancelled"], ids["gated"]]

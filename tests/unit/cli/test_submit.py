@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from prunectl.attention import read_spec
 from prunectl.cli import waiting
 from prunectl.cli.main import COMMANDS, load
 from prunectl.recipe import Recipe
@@ -60,6 +61,7 @@ def test_all_flags_reach_the_job(run: Any, services: Services, model: str) -> No
         seed=7
     )  # fmt: skip
     assert spec.evaluation.bench_batch == (1, 16)
+    assert spec.evaluation.metric == "eval_accuracy"  # for short, accuracy
     assert (spec.evaluation.max_drop, spec.evaluation.min_speedup, spec.evaluation.max_samples) == (0.01, 1.2, 64)
     assert (spec.priority, spec.name, spec.tags, spec.timeout_seconds, spec.retries) == (
         -3,
@@ -111,6 +113,12 @@ def test_an_identical_job_is_returned_unless_forced(run: Any, model: str) -> Non
         (["--heads", "0.3", "--scorer", "tailor"], ["--scorer: 'tailor'", "allowed is ", "did you mean taylor?"]),
         (["--heads", "0.3", "--device", "gpus"], ["--device", "did you mean gpu?"]),
         (["--heads", "0.3", "--task", "fill-masks"], ["--task", "did you mean fill-mask?"]),
+        (["--heads", "0.3", "--metric", "eval_acuracy"], ["--metric: 'eval_acuracy'", "did you mean eval_accuracy?"]),
+        (["--heads", "0.3", "--metric", "speedup"], ["--metric: 'speedup'", "allowed is eval_loss"]),
+        (["--heads", "0.3", "--quantize", "int4"], ["--quantize: 'int4' is not valid; allowed is int8", "did you mean int8?"]),
+        (["--heads", "0.3", "--export", "tflite"], ["--export: 'tflite' is not valid; allowed is onnx"]),
+        (["--heads", "0.3", "--priority", "5000"], ["--priority: '5000'", "the nearest is 1000"]),
+        (["--heads", "0.3", "--bench-batch", "0"], ["--bench-batch: '0'", "the nearest is 1"]),
         (["--heads", "0.3", "--bench-batch", "1,x"], ["--bench-batch", "'x'"]),
         (["--heads", "0.3", "--timeout", "soon"], ["--timeout", "'soon'", "90s"]),
         (["--heads", "0.3", "--tag", "novalue"], ["--tag", "key=value"]),
@@ -118,7 +126,7 @@ def test_an_identical_job_is_returned_unless_forced(run: Any, model: str) -> Non
         (["--heads", "0.3", "--set", "haeds=0.1"], ["'haeds'", "did you mean heads?"]),
         (["--heads", "0.3", "--set", "heads"], ["--set", "name=value"]),
         (["--layers", "1", "--refit"], ["refit can't be used by layers"]),
-        ([], ["nothing to remove"]),
+        ([], ["error: nothing to remove"]),
         (["--heads", "0.3", "-f", "missing.yaml"], ["--file", "missing.yaml"]),
         (["--heads", "0.3", "--data", "missing.jsonl"], ["--data", "missing.jsonl"]),
         (["--heads", "0.3", "-o", "jsn"], ["--output", "did you mean json?"]),
@@ -133,6 +141,11 @@ def test_bad_input_is_refused_before_anything_is_asked(run: Any, arguments: list
     assert ran.err.startswith("error: ")
     for text in expected:
         assert text in ran.err
+
+
+def test_a_row_with_a_metric_that_was_accepted_once_can_be_read() -> None:
+    row = {"model": "m", "recipe": {"heads": 0.3}, "evaluation": {"metric": "eval_acuracy"}}
+    assert read_spec(row).evaluation.metric == "eval_acuracy"
 
 
 @pytest.mark.usefixtures("no_service")
@@ -204,7 +217,7 @@ def test_a_dry_run_prints_counts_and_queues_nothing(run: Any, model: str) -> Non
 def test_an_unknown_model_is_exit_2_and_queues_nothing(run: Any, model: str, tmp_path: Path) -> None:
     ran = run("submit", "-m", "./no/such/directory", "--heads", "0.3")
     assert (ran.code, ran.out) == (2, "")
-    assert "error: " in ran.err
+    assert "error: --model: " in ran.err
     assert run("list", "-a", "-q").out == ""
 
 

@@ -48,9 +48,9 @@ def plan(
     return jobs.plan(caller, body, hub_token=hub_token if settings.embedded else None)
 
 
-@router.get("/jobs")
+@router.get("/jobs", response_model_exclude={"items": {"__all__": {"structure"}}})
 def list_jobs(parameters: Annotated[ListParameters, Query()], caller: CurrentCaller, sweeps: Sweeps) -> JobPage:
-    """One page of jobs; ``next_cursor`` leads to the next."""
+    """One page of whole jobs without their ``structure``; ``next_cursor`` leads to the next."""
     return sweeps.jobs(caller, parameters.query())
 
 

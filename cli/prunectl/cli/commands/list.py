@@ -48,7 +48,7 @@ def command(
         "since": since,
         "where": where,
     }
-    parameters = {name: value for name, value in filters.items() if value}
+    parameters = {name: value for name, value in filters.items() if value is not None}
     if not parameters and not everything and not pareto:
         parameters["recent"] = RECENT
     if sort:

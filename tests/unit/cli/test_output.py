@@ -1,0 +1,25 @@
+"""How tables look on a terminal."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from prunectl.cli.output import field, print_table
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_no_color_leaves_no_escape_in_a_table(monkeypatch: pytest.MonkeyPatch, no_color: str) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    print_table([{"id": "a"}], [field("id")])
+    assert "ID" in terminal.getvalue()
+    assert ("\x1b" in terminal.getvalue()) is (no_color == "")
