@@ -21,9 +21,16 @@ def check(name: str, content: bytes, *, field: str) -> None:
 
 
 def decoded(name: str, content: bytes, *, field: str) -> Any:
-    """The picture as an RGB PIL image; raises InvalidData (``field``) naming it where it can't be read to its end."""
+    """The picture as an RGB PIL image, turned as its camera says (EXIF); raises InvalidData (``field``) naming it where
+    it can't be read to its end.
+    """
     library = _library(field)
-    return _guarded(name, field, lambda: library.open(io.BytesIO(content), formats=FORMATS).convert("RGB"))
+    from PIL import ImageOps
+
+    def read() -> Any:
+        return ImageOps.exif_transpose(library.open(io.BytesIO(content), formats=FORMATS)).convert("RGB")
+
+    return _guarded(name, field, read)
 
 
 def _guarded(name: str, field: str, read: Callable[[], Any]) -> Any:

@@ -17,6 +17,7 @@ from transformers import AutoImageProcessor
 from prunectl.errors import InvalidData, InvalidInput
 from prunectl.evaluation import encoding, images, quality
 from prunectl.evaluation.data import Example
+from prunectl.evaluation.pictures import decoded
 from prunectl.worker import source as sources
 from support import pipeline
 from support.models import build, model
@@ -131,3 +132,10 @@ def test_a_processor_that_does_not_fit_its_model(described: str, message: str, t
     with pytest.raises(InvalidInput, match=message) as caught:
         images.prepared(pictures(1), source, (12, 12))[0].image.pixels()
     assert caught.value.field == "model"
+
+
+def test_a_photograph_is_turned_as_its_camera_says() -> None:
+    held, turned = io.BytesIO(), Image.Exif()
+    turned[274] = 6
+    Image.new("RGB", (20, 10), "red").save(held, "JPEG", exif=turned)
+    assert decoded("a.jpg", held.getvalue(), field="data").size == (10, 20)

@@ -13,7 +13,7 @@ import torch
 from seqeval.metrics import f1_score
 
 from prunectl.checkpoints import load_pruned
-from prunectl.errors import InvalidInput
+from prunectl.errors import CorruptWeights, InvalidInput
 from prunectl.evaluation import macs, quality, squad
 from prunectl.evaluation.data import Example
 from prunectl.evaluation.encoding import UNLABELLED
@@ -292,3 +292,11 @@ def test_the_file_of_an_answerer_would_lack_half_and_is_refused() -> None:
     described = config("bert", "question-answering").to_dict() | {"architectures": ["BertForQuestionAnswering"]}
     with pytest.raises(InvalidInput, match="an answer is two"):
         check_export(described, Recipe(heads=0.5, export="onnx"))
+
+
+def test_weights_that_are_not_finite_are_said_to_be() -> None:
+    subject = model("bert", "question-answering")
+    with torch.no_grad():
+        subject.qa_outputs.bias.fill_(float("nan"))
+    with pytest.raises(CorruptWeights):
+        quality.evaluate(subject, tokenizer("bert"), "question-answering", asked(4), max_length=64, seed=0)

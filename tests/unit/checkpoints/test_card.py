@@ -99,3 +99,28 @@ def test_what_a_hub_data_set_measured_is_in_the_model_index() -> None:
 )
 def test_nothing_else_claims_to_be_a_result_on_the_hub(data: str, labels: str) -> None:
     assert "model-index" not in labelled(data, labels)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "metrics", "expected"),
+    [
+        ("token-classification", "data", ("eval_f1", "eval_accuracy"), [("accuracy", None), ("f1", None)]),
+        ("question-answering", "data", ("eval_f1", "eval_exact_match"), [("exact_match", None), ("f1", None)]),
+        ("image-classification", "data", ("eval_f1",), [("f1", {"average": "macro"})]),
+        ("text-generation", "text", ("eval_perplexity", "eval_accuracy"), [("perplexity", None)]),
+        ("feature-extraction", "model", ("eval_mrr_at_10", "eval_cosine"), [("mrr_at_10", None)]),
+        ("fill-mask", "text", ("eval_accuracy",), []),
+    ],
+)
+def test_each_task_has_its_names_on_the_hub(
+    task: str, labels: str, metrics: tuple[str, ...], expected: list[tuple[str, Any]]
+) -> None:
+    measured = result(labels=labels)
+    measured.conditions["task"] = task
+    measured.metrics |= {name: Measure(before=0.9, after=0.8, stderr=0.01, n=50) for name in metrics}
+    manifest = {"recipe": {"heads": 0.5, "seed": 0}, "evaluation": {"data": "org/rows"}}
+    text = card.render(manifest, measured, "org/base", "BertModel")
+    front = yaml.safe_load(text.split("---\n", 2)[1])
+    found = [entry for part in front.get("model-index", []) for entry in part["results"][0]["metrics"]]
+    assert [(entry["type"], entry.get("args")) for entry in found] == expected
+    assert front["pipeline_tag"] == task

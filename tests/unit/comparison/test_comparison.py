@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunectl.comparison import difference, front, more_is_better, quality_of
+from prunectl.comparison import SHOWN, difference, front, more_is_better, quality_of
+from prunectl.conditions import METRICS
+from prunectl.evaluation.gates import LOWER_IS_BETTER
 
 
 @pytest.mark.parametrize(
@@ -68,3 +70,18 @@ def test_the_front_is_what_no_other_beats(points: list[tuple[float, float]]) -> 
         )
 
     assert front(points, "latency_p50_seconds", "eval_accuracy") == [not beaten(point) for point in points]
+
+
+def test_what_was_primary_in_all_jobs_stands_for_quality() -> None:
+    tagged = {"eval_accuracy": {"after": 0.97}, "eval_f1": {"after": 0.8}}
+    assert quality_of([tagged, tagged], [{"primary_metric": "eval_f1"}] * 2) == "eval_f1"
+    assert quality_of([tagged, tagged], [{"primary_metric": "eval_f1"}, {}]) == "eval_accuracy"
+    assert quality_of([tagged], [{"primary_metric": "eval_loss"}]) == "eval_accuracy"
+
+
+def test_the_direction_of_every_quality() -> None:
+    less = {name for name in METRICS if name.startswith("eval_") and not more_is_better(name)}
+    assert less == {"eval_loss", "eval_perplexity"} == LOWER_IS_BETTER
+    assert {name for name in SHOWN if name.startswith("eval_")} == {
+        name for name in METRICS if name.startswith("eval_")
+    }

@@ -100,8 +100,8 @@ class AnswerHead(Head):
         return [{name: array[row : row + 1] for name, array in arrays.items()} for row in range(len(said))]
 
     def gather(self, asked: Asked, answers: Sequence[Answers], examples: Sequence[Example], model: Any) -> Answers:
-        """``start`` and ``end`` ``[texts]``, the answer's characters in the context by its best window, -1 for none;
-        with answers given ``exact`` and ``f1`` ``[texts]``.
+        """``start`` and ``end`` ``[texts]``, the answer's characters in the context by its best window, -1 for none,
+        and its ``score``; with answers given ``exact`` and ``f1`` ``[texts]``.
 
         That there is no answer is an answer only where some question has none: then it is given where it scores more,
         by its lowest score in any window (Rajpurkar et al. 2018).
@@ -116,7 +116,9 @@ class AnswerHead(Head):
                 spans[owner] = offsets[int(answer["first"][0])][0], offsets[int(answer["last"][0])][1]
         if any(example.answers == () for example in examples):
             spans[nothing > scores] = NOWHERE
-        arrays: Answers = {"start": spans[:, 0], "end": spans[:, 1]}
+        readable = {owner for owner, row in zip(asked.owners, asked.rows, strict=True) if 0 in row["places"]}
+        scores[[owner for owner in range(len(examples)) if owner not in readable]] = 0.0  # no token to point at
+        arrays: Answers = {"start": spans[:, 0], "end": spans[:, 1], "score": scores}
         if asked.source == "data":
             rated = [
                 squad.scores(
