@@ -201,7 +201,7 @@ def test_a_template_with_threads_is_never_forked(bench: Bench) -> None:
     program = (
         "import sys, threading; from prunectl.worker import template;"
         "threading.Thread(target=threading.Event().wait, daemon=True).start();"
-        "sys.exit(template.main(sys.argv[1:], preloaded=()))"
+        "sys.exit(template.main(sys.argv[1:], preload=lambda: None))"
     )
     warm = with_command(bench, sys.executable, "-c", program)
     assert bench.serve("ok").state is JobState.SUCCEEDED
