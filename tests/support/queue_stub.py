@@ -184,7 +184,7 @@ def main() -> int:
     if sys.argv[1] == "template":
         from prunectl.worker import template
 
-        return template.main(sys.argv[2:], preloaded=(), pipeline=_pausing_after_report())
+        return template.main(sys.argv[2:], preload=lambda: None, pipeline=_pausing_after_report())
     from prunectl.settings import Settings
     from prunectl.worker.main import serve
 

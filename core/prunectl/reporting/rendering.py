@@ -18,6 +18,12 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
+def compile_templates() -> None:
+    """Compile every template now; they stay compiled in this process and those that it forks."""
+    for name in _environment().list_templates():
+        _environment().get_template(name)
+
+
 @cache
 def vendored(name: str) -> str:
     """A script of others, as it was published."""

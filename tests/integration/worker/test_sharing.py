@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from prunectl.evaluation.data import Example
+from prunectl.pruning import refit
 from prunectl.schemas import Result
 from prunectl.storage import open_storage
 from prunectl.worker import measuring, source
@@ -58,6 +59,22 @@ def test_a_damaged_score_is_computed_again(tmp_path: Path) -> None:
     second, _ = pipeline.run(model, RECIPE, tmp_path)
     assert reused(second) == ["baseline"]
     assert second.structure == first.structure
+
+
+def test_token_weights_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(tmp_path / "source", "bert", "fill-mask", layers=2, hidden=64, ffn=96)
+    alone, _ = pipeline.run(model, RECIPE, tmp_path / "alone")
+    pipeline.run(model, {"heads": 0.25, "ffn": 0.5}, tmp_path / "sweep")
+
+    def not_again(*_: object) -> None:
+        raise AssertionError("they lie in shared storage")
+
+    monkeypatch.setattr(refit, "token_weights", not_again)
+    shared, _ = pipeline.run(model, RECIPE, tmp_path / "sweep")
+    assert shared.conditions["refit"] == alone.conditions["refit"]
+    assert shared.metrics["eval_loss"] == alone.metrics["eval_loss"]
+    with pytest.raises(AssertionError, match="shared storage"):  # another seed masks other words
+        pipeline.run(model, {**RECIPE, "seed": 1}, tmp_path / "sweep")
 
 
 class Words:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,13 +18,14 @@ import psutil
 import pytest
 
 from prunectl.jobs.model import Job, JobState
-from prunectl.worker import warm_runners
+from prunectl.worker import runner_process, warm_runners
 from prunectl.worker.lifeline import ORPHANED_EXIT
 from prunectl.worker.warm_runners import WarmRunners
+from support import models
 from support.one_slot import Bench
 from support.queue_stub import TEMPLATE, python_path
 from support.servers import alive, kill_hard
-from support.stores import get
+from support.stores import add, get
 
 
 @pytest.fixture(autouse=True)
@@ -201,7 +203,7 @@ def test_a_template_with_threads_is_never_forked(bench: Bench) -> None:
     program = (
         "import sys, threading; from prunectl.worker import template;"
         "threading.Thread(target=threading.Event().wait, daemon=True).start();"
-        "sys.exit(template.main(sys.argv[1:], preloaded=()))"
+        "sys.exit(template.main(sys.argv[1:], preload=lambda: None))"
     )
     warm = with_command(bench, sys.executable, "-c", program)
     assert bench.serve("ok").state is JobState.SUCCEEDED
@@ -224,6 +226,48 @@ def test_a_job_can_be_cancelled_while_the_template_starts(bench: Bench) -> None:
         time.sleep(0.01)
     bench.join()
     assert get(bench.store, job).state is JobState.CANCELLED
+
+
+def test_the_shipped_template_serves_jobs_that_prune_and_prove(tmp_path: Path) -> None:
+    """Two real jobs: one template with torch and one thread, and a reload that a fork of the runner proves."""
+    model = models.build(tmp_path / "tiny", "bert", "fill-mask", layers=2)
+    bench = Bench(tmp_path / "home", warm=True, lease_seconds=60.0, embedded=True)
+    warm = with_command(bench, *runner_process.TEMPLATE)
+    provers: set[int] = set()
+
+    def watch_for_provers(runner: int) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(runner).children():
+                if Path(f"/proc/{child.pid}/comm").read_text().strip() == "prunectl-reload":
+                    assert psutil.Process(warm.template_pid).num_threads() == 1
+                    provers.add(runner)
+
+    try:
+        for heads in (0.25, 0.5):
+            spec = {
+                "model": str(model),
+                "recipe": {"heads": heads},
+                "evaluation": {"max_samples": 24, "bench_seq": 16},
+                "tags": {},
+                "environment": {"cwd": str(tmp_path)},
+            }
+            job = add(bench.store, spec=spec, model_identity="")
+            bench.serve_in_background()
+            while not get(bench.store, job).state.terminal:
+                for child in psutil.Process().children():
+                    if child.pid != warm.template_pid:
+                        watch_for_provers(child.pid)
+                time.sleep(0.02)
+            bench.join()
+            ended = get(bench.store, job)
+            assert ended.state is JobState.SUCCEEDED, ended.failure
+            assert ended.result is not None
+            assert "reload" in [stage["name"] for stage in ended.result["stages"]]
+            assert ended.result["conditions"]["reload_max_abs_difference"] <= 1e-5
+            assert ended.result["metrics"]["peak_memory_bytes"]["after"] > 0
+        assert len(provers) == 2
+    finally:
+        bench.supervisor.close()
 
 
 def test_the_template_ends_with_its_worker(tmp_path: Path) -> None:

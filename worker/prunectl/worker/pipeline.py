@@ -111,6 +111,8 @@ def run(assignment: Assignment, report: Report, *, prover: Prover | None = None)
     probe = encoding.probe(
         model, source.tokenizer, source.evaluation[:PROBE_EXAMPLES], min(PROBE_LENGTH, source.max_length)
     )
+    further = len(source.refitting) > len(source.calibration)  # else a refit takes the batches that the scores take
+    refit_batch_size = texts_a_batch(source) if further else BATCH_SIZE
     outcome = steps.run(
         model,
         recipe,
@@ -118,15 +120,13 @@ def run(assignment: Assignment, report: Report, *, prover: Prover | None = None)
         vocabulary=source.vocabulary,
         probe=probe,
         make_objective=partial(objective_of, source, source.calibration, body.recipe.seed),
-        make_refit_objective=partial(objective_of, source, source.refitting, body.recipe.seed)
-        if len(source.refitting) > len(source.calibration)
-        else None,
+        make_refit_objective=partial(objective_of, source, source.refitting, body.recipe.seed) if further else None,
         share=partial(stage_sharing.scores, shared, source, model, body.recipe, BATCH_SIZE),
-        share_weights=partial(stage_sharing.token_weights, shared, source, model, body.recipe, texts_a_batch(source)),
+        share_weights=partial(stage_sharing.token_weights, shared, source, model, body.recipe, refit_batch_size),
         report=report,
         workspace=scratch / "engine",
         batch_size=BATCH_SIZE,
-        refit_batch_size=texts_a_batch(source),
+        refit_batch_size=refit_batch_size,
         after_step=after_step,
         bench_seq=source.bench_seq,
         timing=StoredTables(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import resource
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -20,6 +21,11 @@ from prunectl.worker.source import Source
 
 def versions() -> dict[str, str]:
     """Versions of what the result depends on."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in ("prunectl", "torch", "transformers", "tokenizers", "safetensors", "seqeval", "pillow", "textpruner"):
         try:

@@ -120,7 +120,7 @@ def run(
         workspace,
         target_of,
         share if untouched else None,
-        share_weights if untouched and make_refit_objective else None,
+        share_weights if untouched else None,
         scored,
     )
     pruned = layers.in_original(pruned, original, removed)

@@ -7,7 +7,6 @@ model and no GPU: a fork of it is as good as a process that was started anew and
 from __future__ import annotations
 
 import gc
-import importlib
 import json
 import os
 import socket
@@ -19,28 +18,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from prunectl.worker import runner
+from prunectl.worker import preloading, runner
 from prunectl.worker.assignment import Envelope
 from prunectl.worker.lifeline import ORPHANED_EXIT, die_with_parent, name_process, thread_count
 from prunectl.worker.warm_runners import MAX_MESSAGE_BYTES
 
 PROCESS_NAME = "prunectl-warm"
-PRELOADED = ("prunectl.worker.pipeline", "prunectl.worker.picturing", "prunectl.worker.reload")
 IDLE_SECONDS = 900.0
 """How long a template that nobody asks keeps its memory."""
 _DESCRIPTORS = 4
 
 
 def main(
-    arguments: Sequence[str], *, preloaded: Sequence[str] = PRELOADED, pipeline: runner.Pipeline | None = None
+    arguments: Sequence[str],
+    *,
+    preload: Callable[[], None] = preloading.preload,
+    pipeline: runner.Pipeline | None = None,
 ) -> int:
     """Fork a runner for each request until the socket closes or nobody asks for long; the exit status."""
     parent_pid = int(arguments[1])
     die_with_parent(parent_pid)
     name_process(PROCESS_NAME)
     with socket.socket(fileno=int(arguments[0])) as connection:
-        for module in preloaded:
-            importlib.import_module(module)
+        preload()
         gc.collect()
         gc.freeze()  # a collection in a runner would write to, and so copy, pages that it shares with us
         fault = _fault()
