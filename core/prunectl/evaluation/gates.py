@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import NormalDist
 
-from prunectl.conditions import COMPARE, DROP, Wanted, parse_gate
+from prunectl.conditions import COMPARE, CONFIDENCE, DROP, Wanted, Z, parse_gate
 from prunectl.errors import InvalidInput, nearest
 from prunectl.schemas import Condition, Evaluation, Gate, Measure
 
@@ -17,8 +16,6 @@ PRIMARY_METRIC = {
     "image-classification": "eval_agreement",
     "feature-extraction": "eval_cosine",
 }
-CONFIDENCE = 0.95
-Z = NormalDist().inv_cdf(CONFIDENCE)
 LOWER_IS_BETTER = frozenset({"eval_loss", "eval_perplexity"})
 
 
