@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import sys
 import tempfile
 from importlib.metadata import version
@@ -78,12 +79,13 @@ def run(given: argparse.Namespace, home: Path) -> dict[str, Any]:
         "max_length": pruning_data.MAX_LENGTH,
         "bench_seq": pruning_data.MAX_LENGTH,
     }
-    submitted = {}
+    before, submitted = os.getloadavg()[0], {}
     for name, recipe in ROWS.items():
         if method := recipe.get("recover"):
             recipe = {**recipe, "recover_data": texts[method], "recover_epochs": given.epochs}
         submitted[name] = jobs.submit(model, {**CUT, **recipe}, evaluation)
     ended = jobs.run(tell=lambda job: sys.stderr.write(f"{job.spec['recipe']}: {job.state}\n"))
+    load = os.getloadavg()[0]
     results = []
     for name, job_id in submitted.items():
         job = ended[job_id]
@@ -113,7 +115,7 @@ def run(given: argparse.Namespace, home: Path) -> dict[str, Any]:
     return {
         "benchmark": "recovery",
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": ended[submitted["refitted"]].result["conditions"]["machine"],
+        "machine": f"{ended[submitted['refitted']].result['conditions']['machine']}, load {before:.1f} before and {load:.1f} after",
         "versions": {name: version(name) for name in ("torch", "transformers")},
         "results": results,
     }
@@ -121,7 +123,8 @@ def run(given: argparse.Namespace, home: Path) -> dict[str, Any]:
 
 def render(document: dict[str, Any], given: argparse.Namespace) -> str:
     first = document["results"][0]
-    rows = [f"| unpruned | {first['theirs']:.4f} | | | 1.00 × |"]
+    error = (first["theirs"] * (1 - first["theirs"]) / (first["n"] - 1)) ** 0.5
+    rows = [f"| unpruned | {first['theirs']:.4f} ± {error:.4f} | | | 1.00 × |"]
     for result in document["results"]:
         name = result["measure"].partition(", ")[2]
         trained = f"{result['training_seconds']:.0f} s" if result["training_seconds"] else "none"

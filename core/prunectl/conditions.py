@@ -6,6 +6,7 @@ import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 METRICS = (
@@ -50,6 +51,9 @@ COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "!=": operator.ne,
 }
 """Of numbers and of SQL expressions alike."""
+CONFIDENCE = 0.95
+Z = NormalDist().inv_cdf(CONFIDENCE)
+"""Standard errors between an estimate and its one-sided confidence bound."""
 BOUNDED = ("<=", ">=", "<", ">")
 """What an estimate can be held against by its confidence bound; of two estimates none is exactly equal."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from prunectl.cli.job_columns import no_real_difference, recipe_text, stage_text, state_text
 from prunectl.cli.output import Item, print_facts, print_grid, write
+from prunectl.pace import pace
 from prunectl.quantities import DASH, age, quantity, relative, seconds
 
 
@@ -18,6 +19,7 @@ def print_page(job: Item) -> None:
     _ledger(job)
     _search(job)
     _gate(job)
+    _pace(job)
     _structure(job)
     _stages(job)
     _artifacts(job)
@@ -158,6 +160,13 @@ def _gate(job: Item) -> None:
         for c in gate["conditions"]
     ]
     print_grid(("METRIC", "LIMIT", "VALUE", "95% BOUND", "VERDICT"), rows)
+
+
+def _pace(job: Item) -> None:
+    said = pace(job.get("metrics") or {}, job.get("gate"))
+    if said:
+        write("")
+        write(said)
 
 
 def _structure(job: Item) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import NormalDist
 
-from prunectl.conditions import COMPARE, DROP, Wanted, parse_gate
+from prunectl.conditions import COMPARE, CONFIDENCE, DROP, Wanted, Z, parse_gate
 from prunectl.errors import InvalidInput, nearest
 from prunectl.evaluation.tasks import Task, kind_of
 from prunectl.schemas import Condition, Evaluation, Gate, Measure
 
-CONFIDENCE = 0.95
-Z = NormalDist().inv_cdf(CONFIDENCE)
 LOWER_IS_BETTER = frozenset({"eval_loss", "eval_perplexity"})
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from prunectl.comparison import difference, more_is_better
+from prunectl.pace import pace
 from prunectl.quantities import quantity, relative
 from prunectl.recipe import Recipe
 from prunectl.reporting import heat_map
@@ -84,6 +85,8 @@ def verdict(job: JobView) -> tuple[str, str]:
     if job.attention:
         return "", f"This job drew the attention of {job.attention['of']}."
     said = "; ".join(filter(None, (_said(job, name) for name in _SAID)))
+    slow = pace(job.metrics, None if job.gate is None else job.gate.model_dump())
+    said += f". It is {slow}" if slow else ""
     if job.gate is None:
         return "", f"Pruned, reloaded and measured: {said}."
     met = sum(condition.passed for condition in job.gate.conditions)

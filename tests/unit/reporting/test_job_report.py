@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from prunectl.reporting import heat_map
-from prunectl.reporting.job_report import job_report, row_of, short_name
+from prunectl.reporting.job_report import job_report, row_of, short_name, verdict
 from prunectl.schemas import BlockStructure, ErrorView, JobView, ModelRef, Structure
 
 STRUCTURE = Structure(
@@ -55,6 +55,14 @@ def job(**more: Any) -> JobView:
         "conditions": {"machine": "a CPU", "versions": {"torch": "2.13"}, "seed": 0},
     }
     return JobView.model_validate(given | more)
+
+
+def test_a_model_that_is_smaller_but_not_faster_is_called_so() -> None:
+    slow = job().metrics | {"speedup": {"after": 0.99, "stderr": 0.01}}
+    tone, said = verdict(job(metrics=slow))
+    assert tone == ""
+    assert "It is smaller but not faster: parameters 1.0k to 900 (-10%), yet speedup 0.99x" in said
+    assert "smaller but not" not in verdict(job(metrics=slow | {"speedup": {"after": 1.5, "stderr": 0.01}}))[1]
 
 
 class Outline(HTMLParser):
