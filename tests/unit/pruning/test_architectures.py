@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from prunectl.errors import UnsupportedArchitecture
-from prunectl.pruning.architectures import FAMILIES, architecture_of, family_of, shape_of, textpruner_families
+from prunectl.pruning.architectures import FAMILIES, architecture_of, family_of, shape_of
 
 
 def test_an_unknown_family_is_named_with_those_that_are_known() -> None:
@@ -67,23 +67,6 @@ def test_a_config_without_architectures_means_the_bare_encoder() -> None:
     )
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_defaults_are_those_of_the_configuration_class(family: str) -> None:
-    import transformers
-
-    config = transformers.CONFIG_MAPPING[family]()
-    assert shape_of({"model_type": family}) == shape_of(config.to_dict())
-
-
 def test_distilbert_answers_to_the_common_names_too() -> None:
     shape = shape_of({"model_type": "distilbert", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 3})
     assert (shape.hidden, shape.heads, shape.layers) == (64, 4, 3)
-
-
-def test_textpruner_families_are_those_of_its_model_map_whose_configurations_its_pruner_can_read() -> None:
-    import transformers
-    from textpruner.model_map import MODEL_MAP
-
-    # Its pruner asks every configuration for intermediate_size, which those of BART and T5 don't have.
-    readable = [name for name in FAMILIES if hasattr(transformers.CONFIG_MAPPING[name](), "intermediate_size")]
-    assert textpruner_families() == [name for name in FAMILIES if name in MODEL_MAP and name in readable]
