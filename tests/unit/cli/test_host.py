@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,11 @@ def test_a_torn_stack_file_is_as_good_as_none(tmp_path: Path, text: str) -> None
     control.info_file(tmp_path).write_text(text)
     assert control.running(tmp_path) is None
     assert control.inspect(Settings(home=tmp_path))["running"] is False
+
+
+def test_nothing_is_stopped_where_nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "psutil", None)  # as in a bare install
+    monkeypatch.delitem(sys.modules, "prunectl.cli.host.processes", raising=False)
+    (tmp_path / "file").touch()
+    for home in (tmp_path / "none", tmp_path / "file"):
+        assert control.down(Settings(home=home)) is False

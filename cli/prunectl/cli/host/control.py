@@ -102,7 +102,7 @@ def holder(home: Path) -> int | None:
                 text = file.read().decode("ascii", "replace").strip()
                 return int(text) if text.isdecimal() else 0
             return None
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
@@ -118,11 +118,14 @@ def inspect(settings: Settings) -> dict[str, Any]:
 
 def down(settings: Settings) -> bool:
     """Stop the stack and everything it started; False where there was nothing to stop."""
-    from prunectl.cli.host import processes
-
     home = settings.home
     info = _read_info(home)
     pid = holder(home)
+    if info is None and pid is None:
+        return False
+    packages.require("api", "worker")
+    from prunectl.cli.host import processes
+
     instance = info.instance if info else None
     if pid:
         processes.stop_tree(pid, seconds=stop_seconds(settings) + STOP_MARGIN_SECONDS)
