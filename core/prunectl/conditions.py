@@ -30,7 +30,6 @@ METRICS = (
     "eval_cosine",
     "eval_overlap_at_10",
     "eval_agreement",
-    "eval_perplexity",
 )
 QUALITY_METRICS = tuple(name for name in METRICS if name.startswith("eval_"))
 DROP = "_drop"
