@@ -36,10 +36,15 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
+    before = children()  # servers that other tests of this process share
     bench = Bench(tmp_path, warm=True)
     yield bench
     bench.supervisor.close()
-    assert psutil.Process().children() == [], "nothing is left, zombies included"
+    assert children() == before, "nothing is left, zombies included"
+
+
+def children() -> set[int]:
+    return {child.pid for child in psutil.Process().children()}
 
 
 def template_of(bench: Bench) -> int:
@@ -171,12 +176,12 @@ def test_nothing_of_an_environment_stays(bench: Bench, monkeypatch: pytest.Monke
 def test_memory_of_a_finished_job_is_given_back(bench: Bench) -> None:
     bench.serve("ok")
     template = psutil.Process(template_of(bench))
-    before = template.memory_info().rss
+    before, known = template.memory_info().rss, children()
     job = bench.serve("hold 256")
     assert job.state is JobState.SUCCEEDED
     assert template.pid == template_of(bench)
     assert template.memory_info().rss - before < 8 * 2**20
-    assert not [child for child in psutil.Process().children() if child.pid != template.pid]
+    assert children() == known, "the template stays, the runner is gone"
 
 
 def test_a_template_serves_so_many_jobs(bench: Bench) -> None:
@@ -245,9 +250,8 @@ def test_the_shipped_template_serves_jobs_that_prune_and_prove(tmp_path: Path) -
 
     def watch_until(done: threading.Event) -> None:
         while not done.wait(0.02):
-            for child in psutil.Process().children():
-                if child.pid != warm.template_pid:
-                    watch_for_provers(child.pid)
+            for child in children() - {warm.template_pid}:
+                watch_for_provers(child)
 
     try:
         for heads in (0.25, 0.5):
