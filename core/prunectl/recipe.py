@@ -121,8 +121,8 @@ class Recipe(BaseModel):
 
     ``recover`` trains what is left: ``finetune`` on labels, ``distill`` on what the unpruned model says, for
     ``recover_epochs`` at most, with AdamW's ``recover_rate`` (None: the method's usual one), on ``recover_data`` (None:
-    what evaluation leaves of the data). ``export`` writes ONNX files of the pruned model; ``quantize`` is the last
-    step, an int8 file beside them.
+    what evaluation leaves of the data); ``gradient_checkpointing`` trades its time for memory. ``export`` writes ONNX
+    files of the pruned model; ``quantize`` is the last step, an int8 file beside them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -159,6 +159,8 @@ class Recipe(BaseModel):
     recover_data: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     recover_epochs: Annotated[int, Field(ge=1, le=1000)] = 3
     recover_rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    gradient_checkpointing: bool = False
+    """Whether training computes what is inside of a layer again on the way back, instead of keeping it."""
     quantize: Literal["int8"] | None = None
     export: Literal["onnx"] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -229,6 +231,8 @@ class Recipe(BaseModel):
                 raise ValueError(f"weight_pattern={self.weight_pattern} goes with weight_granularity=element only")
         if self.recover == "none" and (self.recover_data is not None or self.recover_rate is not None):
             raise ValueError("recover_data and recover_rate need recover=finetune or recover=distill")
+        if self.recover == "none" and self.gradient_checkpointing:
+            raise ValueError("gradient_checkpointing needs recover=finetune or recover=distill")
         if self.engine == "textpruner":
             foreign = [axis for axis in self.axes if axis in ("layers", "weights")]
             if foreign:
@@ -284,7 +288,7 @@ class Recipe(BaseModel):
 
     def without_layers(self, removed: Sequence[int]) -> Recipe:
         """The recipe of a candidate of this greedy search: these layers go, and the rest is recovered as here."""
-        kept = {"recover", "recover_data", "recover_epochs", "recover_rate", "seed"}
+        kept = {"recover", "recover_data", "recover_epochs", "recover_rate", "gradient_checkpointing", "seed"}
         return Recipe(layers=tuple(removed), **self.model_dump(include=kept))
 
     @property

@@ -18,7 +18,13 @@ from prunectl.worker.report import Report
 
 
 def run(
-    model: Path, recipe: dict[str, Any], home: Path, *, environment: dict[str, Any] | None = None, **evaluation: Any
+    model: Path,
+    recipe: dict[str, Any],
+    home: Path,
+    *,
+    environment: dict[str, Any] | None = None,
+    device: str = "cpu",
+    **evaluation: Any,
 ) -> tuple[Result, Path]:
     """(what the job found, its checkpoint directory). ``environment``: of the submitting command, besides where it is."""
     scratch, storage = home / "scratch", home / "storage"
@@ -32,7 +38,7 @@ def run(
         spec={**spec, "environment": {"cwd": str(home), **(environment or {})}},
         model_identity="",
         model_name=str(model),
-        device="cpu",
+        device=device,
         storage_url=str(storage),
         scratch=str(scratch),
         threads=1,

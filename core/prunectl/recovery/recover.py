@@ -26,7 +26,7 @@ from prunectl.recovery.training import Batch, Course, Keeper, Schedule, train, z
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 32
-RATES = {"finetune": 5e-5, "distill": 1e-4}
+RATES = {"finetune": 5e-5, "distill": 3e-5}
 """AdamW's highest rate where the recipe names none."""
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 256
 """Of the training examples, kept apart to stop early; never evaluation examples."""
@@ -86,7 +86,13 @@ def recover(
         loss,
         batches=lambda epoch: list(training.batches(epoch, BATCH_SIZE)),
         validation=list(validation.batches(0, BATCH_SIZE, shuffled=False)),
-        schedule=Schedule(recipe.recover_epochs, rate, recipe.seed),
+        schedule=Schedule(
+            recipe.recover_epochs,
+            rate,
+            recipe.seed,
+            dropout=recipe.recover == "finetune",  # what the teacher says it says without, and noise is no part of it
+            checkpointing=recipe.gradient_checkpointing,
+        ),
         zeros=zeros_of(model, weights.prunable(model)) if pruned.zeroed else None,
         keeper=keeper,
         workspace=workspace,

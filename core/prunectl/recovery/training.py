@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from prunectl.errors import CorruptWeights
+from prunectl.recovery.mode import training_mode
 
 logger = logging.getLogger(__name__)
 
@@ -29,16 +30,22 @@ BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.999), 0.01, 1.0
 WARM_UP = 0.1
 """Share of all steps in which the rate rises; then it falls to nothing in a straight line."""
 PATIENCE = 2
-"""Epochs without a better validation loss before training stops."""
+"""Epochs without a better validation loss than the best trained one before training stops. Epoch 0 doesn't count: a
+refitted model is so near its best that the rate's rise alone may cost what only later epochs win back.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """``rate`` is AdamW's at its highest; ``seed`` draws dropout, and the caller the batches."""
+    """``rate`` is AdamW's at its highest; ``seed`` draws dropout, and the caller the batches. `training_mode` has the
+    other two.
+    """
 
     epochs: int
     rate: float
     seed: int
+    dropout: bool = True
+    checkpointing: bool = False
 
 
 class Point(BaseModel):
@@ -101,11 +108,12 @@ def train(
             course, best = restored
             logger.info("training goes on after epoch %d", course.resumed)
     for epoch in range(course.points[-1].epoch + 1, schedule.epochs + 1):
-        if epoch - course.best > PATIENCE:
+        if epoch - _best_trained(course) > PATIENCE:
             logger.info("no better validation loss for %d epochs: stopping", PATIENCE)
             break
         torch.manual_seed(schedule.seed * 10_000 + epoch)  # dropout, so that an epoch is the same when it is redone
-        said = _epoch(model, loss, batches(epoch), optimiser, parameters, zeros or {}, schedule, epoch, progress)
+        with training_mode(model, dropout=schedule.dropout, checkpointing=schedule.checkpointing):
+            said = _epoch(model, loss, batches(epoch), optimiser, parameters, zeros or {}, schedule, epoch, progress)
         point = Point(epoch=epoch, training_loss=said, validation_loss=_mean_loss(model, loss, validation))
         logger.info("epoch %d: training loss %.4f, validation loss %.4f", epoch, said, point.validation_loss)
         if point.validation_loss < course.points[course.best].validation_loss:
@@ -127,6 +135,12 @@ def rate_at(step: int, steps: int) -> float:
     return (step + 1) / rising if step < rising else (steps - step) / max(1, steps - rising)
 
 
+def _best_trained(course: Course) -> int:
+    """The best epoch of those that trained; 0 before any has."""
+    trained = course.points[1:]
+    return min(trained, key=lambda point: point.validation_loss).epoch if trained else 0
+
+
 def _epoch(
     model: PreTrainedModel,
     loss: Loss,
@@ -139,7 +153,6 @@ def _epoch(
     progress: Callable[[float], None] | None,
 ) -> float:
     """One pass over the batches; the mean loss."""
-    model.train()
     total, steps = 0.0, len(batches)
     for number, batch in enumerate(batches):
         step = (epoch - 1) * steps + number

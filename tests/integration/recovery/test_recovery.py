@@ -157,17 +157,18 @@ def test_zeroed_weights_stay_zero(tmp_path: Path) -> None:
         assert not torch.equal(now, was)
 
 
-def test_training_stops_when_it_no_longer_helps_and_the_best_epoch_stays() -> None:
+@pytest.mark.parametrize(("before", "kept"), [(3.0, 2), (0.5, 0)], ids=["it helped", "it never helped"])
+def test_training_stops_when_it_no_longer_helps_and_the_best_epoch_stays(before: float, kept: int) -> None:
     torch.manual_seed(0)
     model = models.model("bert", "feature-extraction")
     wanted = {name: p.detach().clone() for name, p in model.named_parameters()}
-    lost = iter([3.0, 2.0, 1.0, 1.5, 1.4, 1.3, 0.1])
+    lost = iter([before, 2.0, 1.0, 1.5, 1.4, 1.3, 0.1])
     best: dict[str, Tensor] = {}
 
     def loss(student: PreTrainedModel, batch: Batch) -> Tensor:
         if "validation" in batch:
             value = next(lost)
-            if value == 1.0:
+            if value == min(before, 1.0):
                 best.update({name: p.detach().clone() for name, p in student.named_parameters()})
             return torch.tensor(value)
         return sum((p - wanted[n] - 1).pow(2).mean() for n, p in student.named_parameters())  # type: ignore[return-value]
@@ -176,7 +177,7 @@ def test_training_stops_when_it_no_longer_helps_and_the_best_epoch_stays() -> No
         model, loss, batches=lambda epoch: [{"training": torch.zeros(1)}] * 3,
         validation=[{"validation": torch.zeros(1)}], schedule=Schedule(6, 1e-2, 0),
     )  # fmt: skip
-    assert (course.best, len(course.points)) == (2, 5)  # two epochs without a better one
+    assert (course.best, len(course.points)) == (kept, 5)  # two epochs without a better one than the best that trained
     assert all(torch.equal(p, best[name]) for name, p in model.named_parameters())
     assert not model.training
 

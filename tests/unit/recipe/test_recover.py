@@ -25,6 +25,7 @@ def test_nothing_is_recovered_unless_asked_and_the_digest_stays() -> None:
         {"recover": "distill", "recover_rate": 0},
         {"recover_data": "builtin:python-docs"},
         {"recover_rate": 1e-4},
+        {"gradient_checkpointing": True},
     ],
 )
 def test_what_makes_no_sense_is_refused(fields: dict[str, object]) -> None:

@@ -86,6 +86,9 @@ def command(
     ] = None,
     recover_epochs: Annotated[str | None, typer.Option(metavar="N", help="Epochs at most (3).")] = None,
     recover_rate: Annotated[str | None, typer.Option(metavar="X", help="AdamW's highest learning rate.")] = None,
+    gradient_checkpointing: Annotated[
+        bool | None, typer.Option("--gradient-checkpointing", help="Train in less memory, a third slower.")
+    ] = None,
     quantize: Annotated[
         str | None, typer.Option(metavar="int8", help="Last step: an int8 ONNX file of the pruned model.")
     ] = None,
