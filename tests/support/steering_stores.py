@@ -159,14 +159,14 @@ class SteeringContract:
     def test_claims_come_in_the_order_of_the_pure_rule(self, store: JobStore, seed: int) -> None:
         chance = random.Random(seed)
         left: list[Job] = []
-        for _ in range(12):
+        for _ in range(8):
             changed = {"owner": f"o{chance.randrange(3)}", "priority": chance.choice((0, 0, 5))}
             some = together(store, "".join(chance.choices("abcd", k=8)), **changed) if chance.random() < 0.5 else []
             some += waiting(store, chance.choice("abcd"), **changed)
             seconds = chance.choice((0.0, 60.0, 2 * PATIENCE_SECONDS))
             left += [age(store, job, seconds) for job in some]
         busy: list[Job] = []
-        for _ in range(100):
+        for _ in range(60):
             steering = chance.choice((None, COLD, *(Steering(model) for model in "abcd")))
             running = Counter(job.owner for job in busy)
             ready = sorted(left, key=lambda job: (-job.priority, running[job.owner], job.created_at, job.id))

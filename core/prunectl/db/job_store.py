@@ -207,7 +207,11 @@ class SqlJobStore:
             turn = {"below": NO_LIMIT, "max_running": NO_LIMIT, "skip": 0, "take": 1}
             values = {**by, **turn, "new_token": uuid.uuid4().hex}
             with reading(self._engine) as connection:  # one statement: its own transaction
-                row = connection.execute(one_trip.claim_first(tuple(queues), steered=steered), values).mappings().one_or_none()
+                row = (
+                    connection.execute(one_trip.claim_first(tuple(queues), steered=steered), values)
+                    .mappings()
+                    .one_or_none()
+                )
             if row is not None:
                 return job_of(row)
         with writing(self._engine) as connection:

@@ -327,7 +327,9 @@ class SearchStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a job stands among those of its queue that can be claimed now, in the order in which they will be."""
+    """Where a job stands among those of its queue that can be claimed now, in the order in which they will be; steering may
+    let jobs of its owner change places (`prunectl.jobs.steering`).
+    """
 
     now: float
     owner_running: int

@@ -123,9 +123,7 @@ def test_a_page_reads_no_more_rows_than_it_shows(sqlite_engine: Engine, query: J
 
 
 @pytest.mark.parametrize("steering", [None, Steering("m")])
-def test_a_claim_reads_its_index_alone(
-    store: SqlJobStore, sqlite_engine: Engine, steering: Steering | None
-) -> None:
+def test_a_claim_reads_its_index_alone(store: SqlJobStore, sqlite_engine: Engine, steering: Steering | None) -> None:
     asked: list[tuple[str, object]] = []
 
     @event.listens_for(sqlite_engine, "before_cursor_execute")
