@@ -149,22 +149,21 @@ def _chosen(turn: Turn) -> ColumnElement[Any]:
     columns = (jobs.c.id, jobs.c.owner, jobs.c.created_at, jobs.c.model_identity)
     # Cut off before anything is compared: the cost is the same however many jobs of other models wait.
     window = _oldest_of(turn, *columns).limit(literal_column(str(WINDOW))).subquery("seen")
-    starting = (
-        select(jobs.c.model_identity)
-        .where(
-            in_state(JobState.RUNNING),
-            jobs.c.owner == turn.owner,
-            or_(jobs.c.stage.is_(None), jobs.c.stage.in_(STARTING)),
-        )
-        .subquery("starting")
+    running = (
+        select(jobs.c.model_identity, jobs.c.stage)
+        .where(in_state(JobState.RUNNING), jobs.c.owner == turn.owner)
+        .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+        .limit(literal_column(str(WINDOW)))
+        .subquery("running_now")
     )
+    starting = select(running.c.model_identity).where(or_(running.c.stage.is_(None), running.c.stage.in_(STARTING)))
     warm = window.c.model_identity == bindparam("warm_model", type_=String)
     best = (
         select(window.c.id)
         .where(
             window.c.owner == turn.owner,
             or_(turn.oldest > db_now() - PATIENCE_SECONDS, window.c.created_at <= turn.oldest),
-            or_(warm, window.c.model_identity.not_in(select(starting.c.model_identity))),
+            or_(warm, window.c.model_identity.not_in(starting)),
         )
         .order_by(case((warm, 0), else_=1), window.c.created_at, window.c.id)
         .limit(_ONE)

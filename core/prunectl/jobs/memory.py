@@ -39,7 +39,7 @@ from prunectl.jobs.query import (
     parse_sort,
 )
 from prunectl.jobs.references import upload_digests
-from prunectl.jobs.steering import Steering, choose, is_starting
+from prunectl.jobs.steering import WINDOW, Steering, choose, is_starting
 
 _LIVE = (JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED)
 
@@ -192,12 +192,10 @@ class MemoryJobStore:
     def _steered(self, oldest: Job, ready: Sequence[Job], steering: Steering, now: float) -> Job:
         turn = (oldest.queue, oldest.priority, oldest.owner)
         waiting = [job for job in ready if (job.queue, job.priority, job.owner) == turn]
-        starting = {
-            job.model_identity
-            for job in self._jobs.values()
-            if job.state is JobState.RUNNING and job.owner == oldest.owner and is_starting(job.stage)
-        }
-        return choose(sorted(waiting, key=lambda job: (job.created_at, job.id)), steering, starting, now)
+        running = [job for job in self._jobs.values() if job.state is JobState.RUNNING and job.owner == oldest.owner]
+        newest = sorted(running, key=_age, reverse=True)[:WINDOW]
+        starting = {job.model_identity for job in newest if is_starting(job.stage)}
+        return choose(sorted(waiting, key=_age), steering, starting, now)
 
     def running_by_owner(self) -> Counter[str]:
         return Counter(job.owner for job in self._jobs.values() if job.state is JobState.RUNNING)
@@ -325,6 +323,10 @@ class MemoryJobStore:
     def unknown(self, job_ids: Sequence[str]) -> set[str]:
         with self.lock:
             return set(job_ids) - set(self._jobs)
+
+
+def _age(job: Job) -> tuple[float, str]:
+    return job.created_at, job.id
 
 
 def _metric(job: Job, name: str) -> float | None:

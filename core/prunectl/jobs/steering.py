@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from prunectl.jobs.model import Job
 
 WINDOW = 64
-"""How many of the owner's oldest jobs are looked at."""
+"""How many of the owner's oldest waiting, and of its newest running, jobs are looked at."""
 PATIENCE_SECONDS = 600.0
 """How long the oldest job may have waited and still be overtaken by one that was queued after it."""
 STARTING = ("fetch", "baseline", "score")
@@ -29,8 +29,8 @@ class Steering:
 def choose(waiting: Sequence[Job], steering: Steering, starting: Collection[str], now: float) -> Job:
     """One of ``waiting``: the owner's claimable jobs of one queue and priority, the oldest first.
 
-    ``starting`` are the models of the owner's running jobs for which `is_starting` holds. Jobs that were queued together
-    have no order that anyone asked for, and overtake each other at any time.
+    ``starting`` are the models of the newest `WINDOW` running jobs of the owner for which `is_starting` holds. Jobs that
+    were queued together have no order that anyone asked for, and overtake each other at any time.
     """
     oldest = waiting[0]
     patient = oldest.created_at > now - PATIENCE_SECONDS
