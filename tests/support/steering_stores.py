@@ -107,6 +107,11 @@ class SteeringContract:
         # The urgent one first; then bob, who has nothing running, though ada has the older job of this model.
         assert [taken(store, A) for _ in range(4)] == [urgent.id, also_a.id, old_a.id, other.id]
 
+    def test_nobodys_turn_is_given_away(self, store: JobStore) -> None:
+        [mine] = waiting(store, "b", owner="ada")
+        [theirs] = waiting(store, "a", owner="bob")
+        assert [taken(store, A) for _ in range(2)] == [mine.id, theirs.id]
+
     def test_a_quota_holds(self, store: JobStore) -> None:
         waiting(store, "bab")
         theirs = add(store, owner="bob", model_identity="z")
@@ -156,7 +161,7 @@ class SteeringContract:
         assert taken(store, A) == found[0].id
 
     @pytest.mark.parametrize("seed", range(4))
-    def test_claims_come_in_the_order_of_the_pure_rule(self, store: JobStore, seed: int) -> None:
+    def test_steered_claims_come_in_the_order_of_the_pure_rule(self, store: JobStore, seed: int) -> None:
         chance = random.Random(seed)
         left: list[Job] = []
         for _ in range(8):
