@@ -8,6 +8,7 @@ priority, however many jobs wait.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -21,9 +22,11 @@ from sqlalchemy import (
     Subquery,
     and_,
     bindparam,
+    case,
     func,
     literal,
     literal_column,
+    or_,
     select,
     true,
     union_all,
@@ -31,9 +34,10 @@ from sqlalchemy import (
 from sqlalchemy.sql import Update
 
 from prunectl.db.limit_store import limit_of
-from prunectl.db.tables import jobs
+from prunectl.db.tables import db_now, jobs
 from prunectl.db.transitions import claim, claimable, in_state
 from prunectl.jobs.model import JobState
+from prunectl.jobs.steering import PATIENCE_SECONDS, STARTING, WINDOW
 
 NO_LIMIT = 2**31 - 1
 """For ``:below`` and ``:max_running``."""
@@ -60,7 +64,9 @@ def best_priority(queues: tuple[str, ...]) -> Select[Any]:
 
 @lru_cache(maxsize=64)
 def waiting_owners(queues: tuple[str, ...], *, lateral: bool) -> Select[Any]:
-    """``priority, queue, owner`` of those who wait at the best priority under ``:below``, who goes first first.
+    """``priority, queue, owner, created_at`` of those who wait at the best priority under ``:below``, who goes first first.
+
+    ``created_at`` is the owner's oldest job's.
 
     Leaves out owners with as many running jobs as their own limit or, failing that, ``:max_running`` allows, and the first
     ``:skip`` of the others, and has ``:take`` rows at most. ``lateral``: whether the database has LATERAL joins.
@@ -75,7 +81,7 @@ def waiting_owners(queues: tuple[str, ...], *, lateral: bool) -> Select[Any]:
     )
     busy = func.coalesce(running.c.n, 0)
     return (
-        select(level.c.priority, waiting.c.queue, waiting.c.owner)
+        select(level.c.priority, waiting.c.queue, waiting.c.owner, waiting.c.created_at)
         .select_from(waiting.join(level, true()).outerjoin(running, running.c.owner == waiting.c.owner))
         .where(busy < limit_of(waiting.c.owner, bindparam("max_running", type_=Integer)))
         .order_by(busy, waiting.c.created_at, waiting.c.id)
@@ -84,38 +90,91 @@ def waiting_owners(queues: tuple[str, ...], *, lateral: bool) -> Select[Any]:
     )
 
 
-@lru_cache(maxsize=1)
-def claim_oldest() -> Update:
-    """Claim the oldest job of ``:the_owner`` in ``:the_queue`` at ``:the_priority`` that no other claim has locked.
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Whose turn it is; ``oldest`` is when the owner's oldest job was queued. Values or expressions."""
 
-    Also takes ``:by_worker``, ``:on_device``, ``:new_token`` and ``:lease_seconds``.
+    queue: ColumnElement[str]
+    priority: ColumnElement[int]
+    owner: ColumnElement[str]
+    oldest: ColumnElement[float]
+
+
+@lru_cache(maxsize=2)
+def claim_one(*, steered: bool) -> Update:
+    """Claim a job of ``:the_owner`` in ``:the_queue`` at ``:the_priority`` that no other claim has locked: the oldest, or
+    what `prunectl.jobs.steering.choose` says.
+
+    Also takes ``:by_worker``, ``:on_device``, ``:new_token``, ``:lease_seconds``, and where it is steered, ``:oldest`` and
+    ``:warm_model``.
     """
-    return claim_oldest_of(
+    turn = Turn(
         queue=bindparam("the_queue", type_=String),
         priority=bindparam("the_priority", type_=Integer),
         owner=bindparam("the_owner", type_=String),
+        oldest=bindparam("oldest", type_=Double),
     )
+    return claim_one_of(turn, steered=steered)
 
 
-def claim_oldest_of(*, queue: ColumnElement[str], priority: ColumnElement[int], owner: ColumnElement[str]) -> Update:
-    """`claim_oldest` for a queue, a priority and an owner that are expressions."""
-    found = (
-        select(jobs.c.id, jobs.c.owner)
-        # Not an equality, and the owner is compared outside: only with an open range and this order does the claim's own
-        # index look best to a planner without statistics, as after a sweep of ten thousand jobs into an empty table.
-        .where(claimable(), jobs.c.queue == queue, jobs.c.priority == priority, jobs.c.owner >= owner)
-        .order_by(*_ORDER)
-        .limit(_ONE)
-        .with_for_update(skip_locked=True)
-        .subquery()
-    )
+def claim_one_of(turn: Turn, *, steered: bool) -> Update:
+    """`claim_one` for a turn that is made of expressions."""
+    found = _oldest_of(turn, jobs.c.id, jobs.c.owner).limit(_ONE).with_for_update(skip_locked=True).subquery()
+    oldest = select(found.c.id).where(found.c.owner == turn.owner).scalar_subquery()
     return claim(
-        select(found.c.id).where(found.c.owner == owner).scalar_subquery(),
+        # The first that is there, and then the other is neither looked for nor locked.
+        func.coalesce(_chosen(turn), oldest) if steered else oldest,
         worker=bindparam("by_worker", type_=String),
         device=bindparam("on_device", type_=String),
         token=bindparam("new_token", type_=String),
         lease_seconds=bindparam("lease_seconds", type_=Double),
     )
+
+
+def _oldest_of(turn: Turn, *columns: ColumnElement[Any]) -> Select[Any]:
+    """The owner's claimable jobs, the oldest first, and behind them those of the owners that follow."""
+    return (
+        select(*columns)
+        # Not an equality, and the owner is compared outside: only with an open range and this order does the claim's own
+        # index look best to a planner without statistics, as after a sweep of ten thousand jobs into an empty table.
+        .where(claimable(), jobs.c.queue == turn.queue, jobs.c.priority == turn.priority, jobs.c.owner >= turn.owner)
+        .order_by(*_ORDER)
+    )
+
+
+def _chosen(turn: Turn) -> ColumnElement[Any]:
+    """What `prunectl.jobs.steering.choose` chooses, now locked; NULL where another claim has it, or the oldest is chosen
+    for want of another.
+    """
+    columns = (jobs.c.id, jobs.c.owner, jobs.c.created_at, jobs.c.model_identity)
+    # Cut off before anything is compared: the cost is the same however many jobs of other models wait.
+    window = _oldest_of(turn, *columns).limit(literal_column(str(WINDOW))).subquery("seen")
+    running = (
+        select(jobs.c.model_identity, jobs.c.stage)
+        .where(in_state(JobState.RUNNING), jobs.c.owner == turn.owner)
+        .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+        .limit(literal_column(str(WINDOW)))
+        .subquery("running_now")
+    )
+    starting = select(running.c.model_identity).where(or_(running.c.stage.is_(None), running.c.stage.in_(STARTING)))
+    warm = window.c.model_identity == bindparam("warm_model", type_=String)
+    best = (
+        select(window.c.id)
+        .where(
+            window.c.owner == turn.owner,
+            or_(turn.oldest > db_now() - PATIENCE_SECONDS, window.c.created_at <= turn.oldest),
+            or_(warm, window.c.model_identity.not_in(starting)),
+        )
+        .order_by(case((warm, 0), else_=1), window.c.created_at, window.c.id)
+        .limit(_ONE)
+    )
+    locked = (
+        select(jobs.c.id)
+        .where(jobs.c.id == best.scalar_subquery(), claimable())
+        .with_for_update(skip_locked=True)
+        .subquery("chosen")
+    )
+    return select(locked.c.id).scalar_subquery()
 
 
 def counts_of_queues(at_most: int | None) -> Select[Any]:

@@ -12,7 +12,7 @@ from sqlalchemy.sql import Update
 
 from prunectl.db import candidates, one_trip, transitions
 from prunectl.db.bulk import insert_events, insert_new_jobs, live_ids
-from prunectl.db.claiming import NO_LIMIT, best_priority, claim_oldest, counts_of_queues, waiting_owners
+from prunectl.db.claiming import NO_LIMIT, best_priority, claim_one, counts_of_queues, waiting_owners
 from prunectl.db.job_listing import SORT_VALUE, listing
 from prunectl.db.job_rows import job_of, measures_of, new_job_of, row_of
 from prunectl.db.limit_store import take_turns
@@ -25,6 +25,7 @@ from prunectl.jobs.model import Failure, Job, JobState, Lease
 from prunectl.jobs.ports import Added, Beat, Event, JobQuery, JobRows, NewJob
 from prunectl.jobs.query import Position, decode_cursor, encode_cursor, page_size, parse_sort
 from prunectl.jobs.references import UPLOAD_PREFIX, upload_digests
+from prunectl.jobs.steering import Steering
 
 _CHUNK = 500  # values in one IN (…)
 _CANDIDATES = 16  # owners that one claim looks at before it asks for more
@@ -196,13 +197,21 @@ class SqlJobStore:
         device: str | None = None,
         lease_seconds: float,
         max_running_per_owner: int | None = None,
+        steering: Steering | None = None,
     ) -> Job | None:
         by: dict[str, Any] = {"by_worker": worker, "on_device": device, "lease_seconds": lease_seconds}
+        steered = steering is not None
+        if steering is not None:
+            by["warm_model"] = steering.model
         if self._postgresql and max_running_per_owner is None:
             turn = {"below": NO_LIMIT, "max_running": NO_LIMIT, "skip": 0, "take": 1}
             values = {**by, **turn, "new_token": uuid.uuid4().hex}
             with reading(self._engine) as connection:  # one statement: its own transaction
-                row = connection.execute(one_trip.claim_first(tuple(queues)), values).mappings().one_or_none()
+                row = (
+                    connection.execute(one_trip.claim_first(tuple(queues), steered=steered), values)
+                    .mappings()
+                    .one_or_none()
+                )
             if row is not None:
                 return job_of(row)
         with writing(self._engine) as connection:
@@ -210,10 +219,9 @@ class SqlJobStore:
                 connection.execute(take_turns(max_running_per_owner))
             below = NO_LIMIT
             while True:
-                for priority, queue, owner in self._candidates(connection, queues, below, max_running_per_owner):
-                    wanted = {"the_queue": queue, "the_priority": priority, "the_owner": owner}
-                    values = {**wanted, **by, "new_token": uuid.uuid4().hex}
-                    if (job := _apply(connection, claim_oldest(), values)) is not None:
+                for turn in self._candidates(connection, queues, below, max_running_per_owner):
+                    values = {**turn, **by, "new_token": uuid.uuid4().hex}
+                    if (job := _apply(connection, claim_one(steered=steered), values)) is not None:
                         return job
                 # Nothing waits, or all of this priority is being claimed by others or beyond its owners' quota.
                 below = connection.scalar(best_priority(tuple(queues)), {"below": below})
@@ -222,12 +230,14 @@ class SqlJobStore:
 
     def _candidates(
         self, connection: Connection, queues: Sequence[str], below: int, max_running: int | None
-    ) -> Iterator[tuple[int, str, str]]:
+    ) -> Iterator[dict[str, Any]]:
+        """Whose turn it is, one after the other, as parameters of `claim_one`."""
         statement = waiting_owners(tuple(queues), lateral=self._postgresql)
         bounds = {"below": below, "max_running": NO_LIMIT if max_running is None else max_running}
         for skip in itertools.count(step=_CANDIDATES):
             rows = connection.execute(statement, {**bounds, "skip": skip, "take": _CANDIDATES}).all()
-            yield from ((priority, queue, owner) for priority, queue, owner in rows)
+            for priority, queue, owner, oldest in rows:
+                yield {"the_queue": queue, "the_priority": priority, "the_owner": owner, "oldest": oldest}
             if len(rows) < _CANDIDATES:
                 return
 

@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 from prunectl.db import transitions
-from prunectl.db.claiming import claim_oldest_of, waiting_owners
+from prunectl.db.claiming import Turn, claim_one_of, waiting_owners
 from prunectl.db.job_rows import measures_of
 from prunectl.db.tables import db_now, events, jobs, metrics, owner_limits
 from prunectl.jobs.model import JobState, Lease
@@ -39,18 +39,20 @@ _MEASURES: dict[str, TypeEngine[Any]] = {
 
 
 @lru_cache(maxsize=64)
-def claim_first(queues: tuple[str, ...]) -> Select[Any]:
+def claim_first(queues: tuple[str, ...], *, steered: bool) -> Select[Any]:
     """The claimed job's whole row; none where nothing waits, others hold all of the first owner's jobs, or any limit is set.
 
     A limit needs the claims' turns, and a statement that waits for its turn would count what ran before the wait. Takes the
-    parameters of `prunectl.db.claiming.waiting_owners` with ``:take`` 1, and the last four of ``claim_oldest``.
+    parameters of `prunectl.db.claiming.waiting_owners` with ``:take`` 1, and those of ``claim_one`` that don't say whose turn it is.
     """
     first = waiting_owners(queues, lateral=True).where(~select(owner_limits.c.owner).exists()).cte("first")
-    update = claim_oldest_of(
+    turn = Turn(
         queue=select(first.c.queue).scalar_subquery(),
         priority=select(first.c.priority).scalar_subquery(),
         owner=select(first.c.owner).scalar_subquery(),
+        oldest=select(first.c.created_at).scalar_subquery(),
     )
+    update = claim_one_of(turn, steered=steered)
     claimed = update.returning(jobs).cte("claimed")
     state = func.json_build_object("state", JobState.RUNNING.value, "worker", claimed.c.worker)
     return select(claimed).add_cte(_told(claimed, state))

@@ -39,6 +39,7 @@ from prunectl.jobs.query import (
     parse_sort,
 )
 from prunectl.jobs.references import upload_digests
+from prunectl.jobs.steering import WINDOW, Steering, choose, is_starting
 
 _LIVE = (JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED)
 
@@ -64,9 +65,10 @@ class MemoryJobStore:
 
     def add(self, jobs: Sequence[NewJob], *, force: bool = False) -> list[Added]:
         with self.lock:
-            return [self._add(new, force) for new in jobs]
+            now = self.now()
+            return [self._add(new, force, now) for new in jobs]
 
-    def _add(self, new: NewJob, force: bool) -> Added:
+    def _add(self, new: NewJob, force: bool, now: float) -> Added:
         same = [
             job
             for job in self._jobs.values()
@@ -74,7 +76,6 @@ class MemoryJobStore:
         ]
         if same and not force:
             return Added(max(same, key=lambda job: (job.created_at, job.id)), created=False)
-        now = self.now()
         job = Job(
             id=new.id,
             owner=new.owner,
@@ -166,6 +167,7 @@ class MemoryJobStore:
         device: str | None = None,
         lease_seconds: float,
         max_running_per_owner: int | None = None,
+        steering: Steering | None = None,
     ) -> Job | None:
         with self.lock:
             now = self.now()
@@ -180,10 +182,20 @@ class MemoryJobStore:
             if not ready:
                 return None
             best = min(ready, key=lambda job: (-job.priority, running.get(job.owner, 0), job.created_at, job.id))
+            if steering is not None:
+                best = self._steered(best, ready, steering, now)
             token, device = uuid.uuid4().hex, device or best.queue
             return self._changed(
                 model.claim(best, worker=worker, device=device, token=token, now=now, lease_seconds=lease_seconds)
             )
+
+    def _steered(self, oldest: Job, ready: Sequence[Job], steering: Steering, now: float) -> Job:
+        turn = (oldest.queue, oldest.priority, oldest.owner)
+        waiting = [job for job in ready if (job.queue, job.priority, job.owner) == turn]
+        running = [job for job in self._jobs.values() if job.state is JobState.RUNNING and job.owner == oldest.owner]
+        newest = sorted(running, key=_age, reverse=True)[:WINDOW]
+        starting = {job.model_identity for job in newest if is_starting(job.stage)}
+        return choose(sorted(waiting, key=_age), steering, starting, now)
 
     def running_by_owner(self) -> Counter[str]:
         return Counter(job.owner for job in self._jobs.values() if job.state is JobState.RUNNING)
@@ -311,6 +323,10 @@ class MemoryJobStore:
     def unknown(self, job_ids: Sequence[str]) -> set[str]:
         with self.lock:
             return set(job_ids) - set(self._jobs)
+
+
+def _age(job: Job) -> tuple[float, str]:
+    return job.created_at, job.id
 
 
 def _metric(job: Job, name: str) -> float | None:

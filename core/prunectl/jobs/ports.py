@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from prunectl.jobs.model import Failure, Job, JobState, Lease
+from prunectl.jobs.steering import Steering
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +199,13 @@ class JobStore(Protocol):
         device: str | None = None,
         lease_seconds: float,
         max_running_per_owner: int | None = None,
+        steering: Steering | None = None,
     ) -> Job | None:
         """The best queued job of all ``queues`` (priority, the owner with fewest running, age), now running under a fresh lease.
 
         ``device`` is what it runs on; without one, the job's queue, which is named for it. Never one of an owner who has
-        as many running as `LimitStore` or, failing that, ``max_running_per_owner`` allows.
+        as many running as `LimitStore` or, failing that, ``max_running_per_owner`` allows. With ``steering``, in place of
+        age decides `prunectl.jobs.steering.choose`, as long as no other claim is at the job that it chooses.
         """
         ...
 
@@ -324,7 +327,9 @@ class SearchStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a job stands among those of its queue that can be claimed now, in the order in which they will be."""
+    """Where a job stands among those of its queue that can be claimed now, in the order in which they will be; steering may
+    let jobs of its owner change places (`prunectl.jobs.steering`).
+    """
 
     now: float
     owner_running: int

@@ -66,7 +66,10 @@ def _waiting(
             )
         )
     if not found:
-        message = f"nothing holds it back: the next free slot of the queue {job.queue} takes it"
+        message = (
+            f"nothing holds it back: the next free slot of the queue {job.queue} takes it,"
+            f" or another job of {job.owner} whose model suits that slot better"
+        )
         found.append(Reason(code="next", message=message, data={"queue": job.queue, "slots": slots}))
     return [*found, *_skew(serving, version)]
 

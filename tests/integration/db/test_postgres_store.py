@@ -18,6 +18,7 @@ from prunectl.db.tables import metadata
 from support.search_stores import SearchStoreContract
 from support.servers import fresh_database
 from support.standing_stores import StandingContract
+from support.steering_stores import SteeringContract
 from support.stores import JobStoreContract, add
 from support.sweep_stores import SqlSweepStoreContract, SweepStoreContract
 
@@ -31,7 +32,7 @@ def migrated(postgres_url: str) -> Iterator[Engine]:
         engine.dispose()
 
 
-class TestPostgresJobStore(JobStoreContract):
+class TestPostgresJobStore(JobStoreContract, SteeringContract):
     @pytest.fixture
     def store(self, migrated: Engine) -> SqlJobStore:
         with migrated.begin() as connection:

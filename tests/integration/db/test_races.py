@@ -7,12 +7,16 @@ import subprocess
 import sys
 
 import pytest
+from sqlalchemy import select
 
 from prunectl.db import migrate
+from prunectl.db.claiming import claim_one
 from prunectl.db.job_store import SqlJobStore
 from prunectl.db.limit_store import SqlLimitStore
 from prunectl.db.session import make_engine
 from prunectl.db.sweep_store import SqlSweepStore
+from prunectl.db.tables import jobs
+from prunectl.jobs.steering import Steering
 from support.queue_stub import python_path
 from support.stores import add, claim, new_job
 
@@ -67,6 +71,49 @@ def test_each_job_is_claimed_once(url: str) -> None:
     everything = [job_id for part in won for job_id in part]
     assert len(everything) == len(ids)
     assert set(everything) == ids
+
+
+def test_each_job_is_claimed_once_by_steered_claims(url: str) -> None:
+    store = SqlJobStore(make_engine(url))
+    new = [new_job(owner=f"o{number % 2}", model_identity=f"m{number % 3}") for number in range(200)]
+    ids = {added.job.id for added in store.add(new)}
+    won = race(
+        url,
+        "from prunectl.jobs.steering import Steering\n"
+        "won, slot = [], Steering()\n"
+        "while (job := claim(store, steering=slot)) is not None:\n"
+        "    won.append(job.id)\n"
+        "    slot = Steering(job.model_identity)\n"
+        "print(json.dumps(won))",
+    )
+    everything = [job_id for part in won for job_id in part]
+    assert len(everything) == len(ids)
+    assert set(everything) == ids
+
+
+def test_a_job_that_another_claim_has_locked_is_passed_over(postgres_database: str) -> None:
+    migrate.upgrade(postgres_database)
+    engine = make_engine(postgres_database)
+    store = SqlJobStore(engine)
+    old, *found = [add(store, model_identity=model) for model in "baab"]
+    with engine.begin() as connection:
+        connection.execute(select(jobs.c.id).where(jobs.c.id == found[0].id).with_for_update())
+        first = claim(store, steering=Steering("a"))
+        assert first is not None and first.id == old.id
+    # Only what a claim takes is locked: one at the same time would otherwise see none of the owner's other jobs.
+    with engine.begin() as connection:
+        values = {
+            "the_queue": "cpu",
+            "the_priority": 0,
+            "the_owner": "ada",
+            "oldest": old.created_at,
+            "warm_model": "a",
+        }
+        by = {"by_worker": "w", "on_device": None, "new_token": "t", "lease_seconds": 60.0}
+        taken = connection.execute(claim_one(steered=True).returning(jobs.c.id), {**values, **by}).scalar_one()
+        assert taken == found[0].id
+        others = [claim(store, steering=Steering("a")) for _ in range(3)]
+        assert [job and job.id for job in others] == [found[1].id, found[2].id, None]
 
 
 def test_each_dead_lease_is_expired_once(url: str) -> None:

@@ -15,10 +15,12 @@ from prunectl.errors import Unavailable
 from prunectl.jobs.model import JobState
 from prunectl.jobs.ports import JobQuery
 from prunectl.jobs.query import Position, parse_sort
+from prunectl.jobs.steering import Steering
+from support.steering_stores import SteeringContract
 from support.stores import JobStoreContract, add, claim, get, running, succeeded
 
 
-class TestSqliteJobStore(JobStoreContract):
+class TestSqliteJobStore(JobStoreContract, SteeringContract):
     @pytest.fixture
     def store(self, sqlite_engine: Engine) -> SqlJobStore:
         return SqlJobStore(sqlite_engine)
@@ -120,7 +122,8 @@ def test_a_page_reads_no_more_rows_than_it_shows(sqlite_engine: Engine, query: J
     assert not [row for row in rows if "TEMP B-TREE" in row.detail and (row.parent in parts or not parts)]
 
 
-def test_a_claim_reads_its_index_alone(store: SqlJobStore, sqlite_engine: Engine) -> None:
+@pytest.mark.parametrize("steering", [None, Steering("m")])
+def test_a_claim_reads_its_index_alone(store: SqlJobStore, sqlite_engine: Engine, steering: Steering | None) -> None:
     asked: list[tuple[str, object]] = []
 
     @event.listens_for(sqlite_engine, "before_cursor_execute")
@@ -129,7 +132,7 @@ def test_a_claim_reads_its_index_alone(store: SqlJobStore, sqlite_engine: Engine
 
     add(store)
     asked.clear()
-    assert store.claim(["gpu", "cpu"], worker="w", lease_seconds=60) is not None
+    assert store.claim(["gpu", "cpu"], worker="w", lease_seconds=60, steering=steering) is not None
     walk, update, *_ = [pair for pair in asked if "jobs" in pair[0]]
     with sqlite_engine.connect() as connection:
         for statement, parameters in (walk, update):

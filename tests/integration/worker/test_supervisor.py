@@ -57,6 +57,28 @@ def test_more_to_do_is_rung_for(bench: Bench) -> None:
     assert bench.bell.rings == ["cpu"]
 
 
+def test_a_slot_goes_on_with_the_model_of_its_last_success(bench: Bench) -> None:
+    bench.serve("ok", model_identity="a")
+    waiting = [bench.job("ok", model_identity=model) for model in "baa"]
+    failing = bench.job("error weights_corrupt", model_identity="a")
+    other = bench.job("ok", model_identity="c")
+    order = []
+    for _ in range(5):
+        before = {job.id for job in bench.store.all() if job.state is JobState.QUEUED}
+        assert bench.supervisor.serve_one()
+        order += before - {job.id for job in bench.store.all() if job.state is JobState.QUEUED}
+    old, *same = [job.id for job in waiting]
+    assert order == [*same, failing.id, old, other.id]
+
+
+def test_after_a_fault_a_slot_takes_the_oldest(bench: Bench) -> None:
+    bench.serve("ok", model_identity="a")
+    bench.serve("kill", model_identity="a", max_failures=0)
+    old, _same = bench.job("ok", model_identity="b"), bench.job("ok", model_identity="a")
+    assert bench.supervisor.serve_one()
+    assert get(bench.store, old).state is JobState.SUCCEEDED
+
+
 @pytest.mark.parametrize(
     ("stub", "state", "failure_class", "code"),
     [

@@ -17,6 +17,7 @@ from prunectl.jobs.model import Failure, Job
 from prunectl.jobs.ports import Candidates, Doorbell, JobEvents, JobStore, NoJobEvents, SearchStore, Storage
 from prunectl.jobs.ringing import MAX_RINGS
 from prunectl.jobs.secrets import SecretFiles
+from prunectl.jobs.steering import Steering
 from prunectl.schemas import Result
 from prunectl.settings import Settings
 from prunectl.storage.layout import log_name, run_name
@@ -78,6 +79,7 @@ class Supervisor:
         self.warm = WarmRunners(template) if template is not None and settings.warm_runners else None
         self._events = events or NoJobEvents()
         self._secrets = SecretFiles(settings.home / "secrets")
+        self._steering = Steering()
 
     def close(self) -> None:
         """End the template of runners, if there is one."""
@@ -115,6 +117,7 @@ class Supervisor:
             worker=self._slot.worker,
             lease_seconds=self._settings.lease_seconds,
             max_running_per_owner=self._settings.max_running_per_owner,
+            steering=self._steering,
         )
 
     def _serve(self, job: Job, keeper: LeaseKeeper, claimed_at: float) -> None:
@@ -206,6 +209,7 @@ class Supervisor:
                     pump.say(f"exit status {outcome.status}")
                     if outcome.ending is Ending.EXITED:  # by a fault: the next one shares nothing with it
                         self.close()
+                        self._steering = Steering()
                 return outcome
             finally:
                 os.close(process.report)
@@ -262,6 +266,7 @@ class Supervisor:
             return
         if self._insist(keeper, lambda: self._store.succeed(job.lease, result)):
             logger.info("job %s: succeeded", job.id)
+            self._steering = Steering(job.model_identity)
             return
         # Refused, or the answer was lost on the way: only the database knows whether this very attempt succeeded.
         if not self._names_our_artifacts(job):
