@@ -87,7 +87,7 @@ def command(
     recover_epochs: Annotated[str | None, typer.Option(metavar="N", help="Epochs at most (3).")] = None,
     recover_rate: Annotated[str | None, typer.Option(metavar="X", help="AdamW's highest learning rate.")] = None,
     quantize: Annotated[
-        str | None, typer.Option(metavar="int8", help="Last step: an int8 ONNX file of the pruned model.")
+        str | None, typer.Option(metavar="int8|int8-static", help="Last step: an int8 ONNX file of the pruned model.")
     ] = None,
     export: Annotated[str | None, typer.Option(metavar="onnx", help="Files that other runtimes load.")] = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of everything random.")] = None,
