@@ -143,7 +143,7 @@ def quantize_static(path: Path, target: Path, texts: Sequence[Mapping[str, Tenso
             "static quantization takes scales from calibration texts, and there are none", field="quantize"
         )
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+    class Reader(quantization.CalibrationDataReader):
         def __init__(self, names: Sequence[str]) -> None:
             self._left = (_fed(names, **text) for text in texts)
 
