@@ -119,7 +119,7 @@ def test_a_job_takes_scales_from_calibration_texts_alone(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(onnx_files, "quantize_static", seen)
     source = build(tmp_path / "source", "bert", "text-classification")
-    judged = [f"what the model is judged on {number}" for number in range(24)]
+    judged = [f"what the model is judged on {number}" for number in range(80)]
     shown = ["scales " + "come from this " * (1 + number % 5) + str(number) for number in range(80)]
     files = {
         name: pipeline.upload(tmp_path, "\n".join(json.dumps({"text": text}) for text in texts), f"{name}.jsonl")
@@ -127,7 +127,7 @@ def test_a_job_takes_scales_from_calibration_texts_alone(tmp_path: Path, monkeyp
     }
     corpus = pipeline.upload(tmp_path, "\n".join(judged + shown))
     result, checkpoint = pipeline.run(
-        source, {"heads": 0.5, "vocab": corpus, "quantize": "int8-static"}, tmp_path, **files
+        source, {"heads": 0.5, "vocab": corpus, "quantize": "int8-static"}, tmp_path, max_samples=80, **files
     )
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     calibration = tokenizer(shown)["input_ids"]
