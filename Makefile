@@ -102,7 +102,7 @@ bench-sweep: setup ## A sweep of 12 recipes, one worker, against a loop of TextP
 bench-recovery: setup ## Accuracy of a pruned classifier one-shot, refitted, fine-tuned and distilled
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.recovery $(BENCH_ARGS)
 
-bench-quantized: setup ## ONNX and int8 of a pruned classifier beside the unpruned one's own, interleaved
+bench-quantized: setup ## ONNX and both kinds of int8 of a pruned classifier beside the unpruned one's own, interleaved
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.quantized $(BENCH_ARGS)
 
 clean: ## Remove what the targets above made

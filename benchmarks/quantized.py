@@ -1,8 +1,9 @@
-"""ONNX and int8 of a pruned classifier beside the unpruned one's own ONNX and int8, all interleaved in one run.
+"""ONNX and int8, dynamic and static, of a pruned classifier beside the unpruned one's own, all interleaved in one run.
 
 ``python -m benchmarks.quantized``. The pruned model is a whole job's (`--target-macs`, so uneven, with its refit); the files
-of the unpruned one are written and quantized in the same way. Each file is held against the torch model that it came from,
-judged on the same held-out texts, and takes turns with all the others when it is timed.
+of the unpruned one are written and quantized in the same way. Static int8 takes its scales from training texts, as many as
+a job does. Each file is held against the torch model that it came from, judged on the same held-out texts, and takes turns
+with all the others when it is timed.
 Writes the section "ONNX and int8" of docs/benchmarks.md.
 """
 
@@ -57,6 +58,7 @@ def run(given: argparse.Namespace, home: Path) -> dict[str, Any]:
     from prunectl.evaluation import encoding, latency, quality
     from prunectl.evaluation.latency import device_name
     from prunectl.worker.exporting import parity
+    from prunectl.worker.measuring import SCALE_EXAMPLES
     from support.pipeline import upload
 
     torch.set_num_threads(given.threads)
@@ -90,6 +92,13 @@ def run(given: argparse.Namespace, home: Path) -> dict[str, Any]:
         ("pruned", "ONNX"): checkpoint / onnx_files.MODEL,
         ("pruned", "int8"): checkpoint / onnx_files.QUANTIZED,
     }
+    scaling = [
+        encoding.collate(tokenizer, [row])
+        for row in encoding.encode(whole, tokenizer, train[:SCALE_EXAMPLES], pruning_data.MAX_LENGTH)
+    ]
+    for side in ("unpruned", "pruned"):
+        paths[side, "static int8"] = home / f"{side}-static.onnx"
+        onnx_files.quantize_static(paths[side, "ONNX"], paths[side, "static int8"], scaling)
     models: dict[tuple[str, str], Any] = {("unpruned", "torch"): whole, ("pruned", "torch"): small}
     for key, path in paths.items():
         models[key] = onnx_files.OnnxModel(path, models[key[0], "torch"].config, threads=given.threads)
@@ -103,7 +112,7 @@ def run(given: argparse.Namespace, home: Path) -> dict[str, Any]:
     )  # fmt: skip
     results = []
     for side in ("unpruned", "pruned"):
-        for kind in ("torch", "ONNX", "int8"):
+        for kind in ("torch", "ONNX", "int8", "static int8"):
             model = models[side, kind]
             largest, mean, _ = (0.0, 0.0, 0.0) if kind == "torch" else parity(models[side, "torch"], model, texts)
             found = quality.evaluate(
@@ -137,6 +146,7 @@ def run(given: argparse.Namespace, home: Path) -> dict[str, Any]:
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": device_name(torch.device("cpu")),
         "conditions": timed.conditions,
+        "n_scales": len(scaling),
         "heads_kept": [len(layer["heads_kept"]) for layer in job.result["structure"]["layers"]],
         "ffn_kept": [layer["ffn_kept"] for layer in job.result["structure"]["layers"]],
         "versions": {name: version(name) for name in ("torch", "transformers", "onnx", "onnxruntime")},
@@ -161,10 +171,11 @@ def render(document: dict[str, Any], given: argparse.Namespace) -> str:
     n, rounds = document["results"][0]["n"], document["conditions"]["rounds"]
     return f"""\
 `make bench-quantized`: the 16-class classifier on all-MiniLM-L6-v2 and what `--target-macs {given.target_macs} --quantize int8` makes of it
-(heads kept {document["heads_kept"]}, neurons {document["ffn_kept"]}), each as torch, ONNX and dynamic int8. Errors are largest and mean
-absolute differences of the logits to the torch model of the same row's side on 64 texts; accuracy on n = {n:,} held-out
-texts with its standard error; p50 latency of a batch of {given.batch} × {given.seq} tokens, all six taking turns for {rounds} rounds on
-{given.threads} thread(s); the last column is over the unpruned model in the same form, with a 95 % interval by bootstrap over rounds.
+(heads kept {document["heads_kept"]}, neurons {document["ffn_kept"]}), each as torch, ONNX, dynamic int8 and
+static int8, whose scales come from {document["n_scales"]} training texts. Errors are largest and mean absolute differences of the
+logits to the torch model of the same row's side on 64 texts; accuracy on n = {n:,} held-out texts with its standard error; p50
+latency of a batch of {given.batch} × {given.seq} tokens, all eight taking turns for {rounds} rounds on {given.threads} thread(s); the last
+column is over the unpruned model in the same form, with a 95 % interval by bootstrap over rounds.
 
 | model | size | error, largest / mean | accuracy | p50 | speed-up |
 |---|---|---|---|---|---|

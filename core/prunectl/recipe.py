@@ -19,6 +19,8 @@ Granularity = Literal["element", "matrix", "tensor"]
 Pattern = Literal["2:4", "4:8"]
 Engine = Literal["native", "textpruner"]
 Recover = Literal["none", "finetune", "distill"]
+Quantize = Literal["int8", "int8-static"]
+"""Whether activations get their scales as the file runs (dynamic), or once from calibration texts (static)."""
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 AttentionKind = Literal["encoder", "decoder", "cross"]
 """Self-attention of the encoder, masked self-attention of the decoder, attention of the decoder to the encoder."""
@@ -122,7 +124,8 @@ class Recipe(BaseModel):
     ``recover`` trains what is left: ``finetune`` on labels, ``distill`` on what the unpruned model says, for
     ``recover_epochs`` at most, with AdamW's ``recover_rate`` (None: the method's usual one), on ``recover_data`` (None:
     what evaluation leaves of the data); ``gradient_checkpointing`` trades its time for memory. ``export`` writes ONNX
-    files of the pruned model; ``quantize`` is the last step, an int8 file beside them.
+    files of the pruned model; ``quantize`` is the last step, an int8 file beside them, whose activations are quantized
+    as it runs (``int8``) or by scales that calibration examples gave (``int8-static``).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -161,7 +164,7 @@ class Recipe(BaseModel):
     recover_rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     gradient_checkpointing: bool = False
     """Whether training computes what is inside of a layer again on the way back, instead of keeping it."""
-    quantize: Literal["int8"] | None = None
+    quantize: Quantize | None = None
     export: Literal["onnx"] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 

@@ -2,15 +2,17 @@
 
 ``onnx/model.onnx`` computes what the torch model computes, whatever heads and neurons each layer keeps, for any number of
 texts and tokens; ``onnx/model_quantized.onnx`` holds its matrices and embeddings as int8 and quantizes activations as it
-runs (dynamic quantization). Both are single files that onnxruntime alone runs. Needs the extra ``onnx``.
+runs (dynamic quantization) or by scales that it holds, too (static quantization). Both are single files that onnxruntime
+alone runs. Needs the extra ``onnx``.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
+import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from prunectl.errors import EngineUnavailable, UnsupportedArchitecture
+from prunectl.errors import EngineUnavailable, InvalidData, UnsupportedArchitecture
 from prunectl.evaluation.inputs import made_up
 
 INSTALL = "pip install 'prunectl[worker,onnx]'"
@@ -55,13 +57,7 @@ class OnnxModel:
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> ModelOutput:
         """``input_ids`` and the others are ``[batch, tokens]``; what isn't given is no padding and the first text."""
-        whole = {
-            "input_ids": input_ids,
-            "attention_mask": torch.ones_like(input_ids) if attention_mask is None else attention_mask,
-            "token_type_ids": torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids,
-        }
-        given = {name: whole[name] for name in self._inputs}
-        [found] = self._session.run([self._output], {name: value.numpy() for name, value in given.items()})
+        [found] = self._session.run([self._output], _fed(self._inputs, input_ids, attention_mask, token_type_ids))
         return ModelOutput({self._output: torch.from_numpy(found)})
 
     __call__ = forward
@@ -130,6 +126,66 @@ def quantize(path: Path, target: Path) -> None:
             nodes_to_exclude=[node.name for node in graph.node if empty & set(node.input)],
             extra_options={"MatMulConstBOnly": True},
         )
+
+
+def quantize_static(path: Path, target: Path, texts: Sequence[Mapping[str, Tensor]]) -> None:
+    """Write the model in ``path`` with int8 matrices and embeddings to ``target``; one scale an output channel, and one
+    of uint8 for what each matrix multiplies, from its least to its greatest value over ``texts``.
+
+    ``texts`` are inputs ``[1, tokens]`` of single texts without padding, whose values would count. Raises InvalidData
+    where no text has a token, EngineUnavailable without the extra.
+    """
+    quantization: Any = _library("onnxruntime.quantization")
+    onnx: Any = _library("onnx")
+    texts = [text for text in texts if text["input_ids"].numel()]
+    if not texts:
+        raise InvalidData(
+            "static quantization takes scales from calibration texts, and there are none", field="quantize"
+        )
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self, names: Sequence[str]) -> None:
+            self._left = (_fed(names, **text) for text in texts)
+
+        def get_next(self) -> dict[str, Any] | None:
+            return next(self._left, None)
+
+    with _quiet(), tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        shaped = Path(folder, "shaped.onnx")
+        quantization.quant_pre_process(str(path), str(shaped), skip_optimization=True, skip_symbolic_shape=True)
+        graph = onnx.load(str(shaped), load_external_data=False).graph
+        held = {tensor.name for tensor in graph.initializer}
+        empty = {tensor.name for tensor in graph.initializer if 0 in tensor.dims}
+        quantization.quantize_static(
+            str(shaped),
+            str(target),
+            Reader([given.name for given in graph.input]),
+            quant_format=quantization.QuantFormat.QDQ,
+            calibrate_method=quantization.CalibrationMethod.MinMax,
+            op_types_to_quantize=["MatMul", "Gemm", "Gather"],
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            per_channel=True,
+            nodes_to_exclude=[
+                node.name
+                for node in graph.node
+                if empty & set(node.input) or (node.op_type == "MatMul" and not held & set(node.input))
+            ],
+            # What comes out of a matrix is added to a bias in float32: rounding it first only loses digits.
+            extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
+        )
+
+
+def _fed(
+    names: Sequence[str], input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+) -> dict[str, Any]:
+    """Inputs called ``names`` as onnxruntime takes them; what isn't given is no padding and the first text."""
+    whole = {
+        "input_ids": input_ids,
+        "attention_mask": torch.ones_like(input_ids) if attention_mask is None else attention_mask,
+        "token_type_ids": torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids,
+    }
+    return {name: whole[name].numpy() for name in names}
 
 
 def _bare(model: PreTrainedModel) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from support.models import build
 from support.queue_stub import python_path
 from support.servers import RedisServer
 
@@ -57,3 +58,15 @@ def test_list(tmp_path: Path, postgres_url: str) -> None:
 def test_scale(tmp_path: Path, postgres_url: str, redis_server: RedisServer) -> None:
     arguments = ("--workers", "3", "--times", "2", "--seconds", "2", "--job-seconds", "0.5")
     run(tmp_path, "scale", *arguments, "--postgres", postgres_url, "--redis", redis_server.url)
+
+
+def test_quantized(tmp_path: Path) -> None:
+    build(tmp_path / "classifier", "bert", "text-classification", id2label=dict(enumerate(map(str, range(16)))))
+    arguments = ("--held-out", "32", "--rounds", "2", "--seq", "16", "--cache", str(tmp_path / "classifier"))
+    document = run(tmp_path, "quantized", *arguments)
+    kinds = ("torch", "ONNX", "int8", "static int8")
+    expected = [f"{side}, {kind}" for side in ("unpruned", "pruned") for kind in kinds]
+    assert [result["measure"] for result in document["results"]] == expected
+    for result in document["results"]:
+        assert (result["max_abs_error"] > 0) == (result["peer"] != "unpruned, torch")
+        assert 0 < result["mean_abs_error"] < 0.1 or result["peer"] == "unpruned, torch"

@@ -38,6 +38,9 @@ def test_int8_is_asked_for_and_refused_where_it_cannot_be_had(
     job = services.store.get(ran.lines[0])
     assert job is not None and job.spec["recipe"]["export"] == "onnx"
     assert recipe_text({"recipe": job.spec["recipe"]}) == "h.30 onnx int8"
+    static = services.store.get(run("submit", "-m", model, "--heads", "0.3", "--quantize", "int8-static").lines[0])
+    assert static is not None and static.id != job.id
+    assert recipe_text({"recipe": static.spec["recipe"]}) == "h.30 onnx int8-static"
     config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_layer": 2, "n_head": 2, "n_embd": 8}
     (tmp_path / "zoo" / "decoder").mkdir()
     (tmp_path / "zoo" / "decoder" / "config.json").write_text(json.dumps(config))

@@ -115,7 +115,7 @@ def test_an_identical_job_is_returned_unless_forced(run: Any, model: str) -> Non
         (["--heads", "0.3", "--task", "fill-masks"], ["--task", "did you mean fill-mask?"]),
         (["--heads", "0.3", "--metric", "eval_acuracy"], ["--metric: 'eval_acuracy'", "did you mean eval_accuracy?"]),
         (["--heads", "0.3", "--metric", "speedup"], ["--metric: 'speedup'", "allowed is eval_loss"]),
-        (["--heads", "0.3", "--quantize", "int4"], ["--quantize: 'int4' is not valid; allowed is int8", "did you mean int8?"]),
+        (["--heads", "0.3", "--quantize", "int4"], ["--quantize: 'int4' is not valid; allowed is int8, int8-static", "did you mean int8?"]),
         (["--heads", "0.3", "--export", "tflite"], ["--export: 'tflite' is not valid; allowed is onnx"]),
         (["--heads", "0.3", "--priority", "5000"], ["--priority: '5000'", "the nearest is 1000"]),
         (["--heads", "0.3", "--bench-batch", "0"], ["--bench-batch: '0'", "the nearest is 1"]),

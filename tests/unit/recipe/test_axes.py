@@ -153,6 +153,9 @@ def test_int8_is_kept_in_an_onnx_file_and_old_digests_stay() -> None:
     }
     assert recipe.digest == Recipe(heads=0.3, quantize="int8", export="onnx").digest != Recipe(heads=0.3).digest
     assert "export" not in Recipe(heads=0.3).document()
+    assert recipe.digest == "sha256:8fb320ca64be781dfef98670f191e2e7c95572b1b1438ad58a1f87866b618e15"
+    static = Recipe(heads=0.3, quantize="int8-static")
+    assert static.document() == recipe.document() | {"quantize": "int8-static"} and static.digest != recipe.digest
     with pytest.raises(ValidationError, match="nothing to remove"):
         Recipe(quantize="int8")
     with pytest.raises(ValidationError, match="int8"):

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from prunectl.checkpoints import onnx_files
 from prunectl.errors import ReloadMismatch
 from prunectl.evaluation import latency
+from prunectl.evaluation.inputs import made_up
 from prunectl.evaluation.latency_table import Serving
 from prunectl.evaluation.quality import Quality
 from prunectl.recipe import Recipe
@@ -42,6 +43,7 @@ def export(
     checkpoint: Path,
     *,
     texts: Sequence[Mapping[str, Tensor]],
+    scale_texts: Sequence[Mapping[str, Tensor]] = (),
     judge: Callable[[onnx_files.OnnxModel], dict[str, Quality]] | None,
     before: Mapping[str, Measure],
     batch: int,
@@ -50,18 +52,19 @@ def export(
 ) -> Exported:
     """Write the files that ``recipe`` asks for into ``checkpoint`` and measure them, by onnxruntime alone.
 
-    ``texts`` are batches of real inputs, whose every output is compared with ``model``'s (padding apart). ``judge``
-    takes the task's metrics of a file, ``before`` has the unpruned model's. For each file, ``onnx`` and ``onnx_int8``,
-    the metrics are ``…_bytes``, ``…_max_abs_error``, ``…_mean_abs_error``, ``…_latency_p50_seconds``, ``…_speedup``
+    ``texts`` are batches of real inputs, whose every output is compared with ``model``'s (padding apart).
+    ``scale_texts`` are the single calibration texts that static quantization takes scales from. ``judge`` takes the task's
+    metrics of a file, ``before`` has the unpruned model's. For each file, ``onnx`` and ``onnx_int8``, the metrics are
+    ``…_bytes``, ``…_max_abs_error``, ``…_mean_abs_error``, ``…_latency_p50_seconds``, ``…_speedup``
     (over ``model`` in torch, interleaved) and ``…_eval_…``. Raises ReloadMismatch where the float32 file computes
-    something else, EngineUnavailable where the extra isn't installed.
+    something else, InvalidData where static quantization has no texts, EngineUnavailable where the extra isn't installed.
     """
     found, paths = Exported(), {"onnx": checkpoint / onnx_files.MODEL}
     model = model.to("cpu")  # type: ignore[arg-type]
     onnx_files.export(model, paths["onnx"], token_types=any("token_type_ids" in batch for batch in texts))
     if recipe.quantize is not None:
         paths["onnx_int8"] = checkpoint / onnx_files.QUANTIZED
-        onnx_files.quantize(paths["onnx"], paths["onnx_int8"])
+        _quantize(recipe, paths["onnx"], paths["onnx_int8"], scale_texts)
     sessions = {name: onnx_files.OnnxModel(path, model.config, threads=threads) for name, path in paths.items()}
     for name, session in sessions.items():
         found.files[name] = paths[name].relative_to(checkpoint).as_posix()
@@ -109,7 +112,10 @@ def runtime_of(recipe: Recipe) -> str | None:
 
 
 def serving(recipe: Recipe, scratch: Path, threads: int, token_types: bool) -> Serving | None:
-    """What exports a model into ``scratch`` and runs it as `runtime_of` says; the files go again."""
+    """What exports a model into ``scratch`` and runs it as `runtime_of` says; the files go again.
+
+    Static quantization takes its scales from a text made up: how long a file takes doesn't depend on them.
+    """
     if recipe.export is None:
         return None
 
@@ -118,10 +124,17 @@ def serving(recipe: Recipe, scratch: Path, threads: int, token_types: bool) -> S
             whole, small = Path(folder, "model.onnx"), Path(folder, "quantized.onnx")
             onnx_files.export(model, whole, token_types=token_types)
             if recipe.quantize is not None:
-                onnx_files.quantize(whole, small)
+                _quantize(recipe, whole, small, [made_up(model, 1, 8)])
             return onnx_files.OnnxModel(small if recipe.quantize else whole, model.config, threads=threads)
 
     return serve
+
+
+def _quantize(recipe: Recipe, path: Path, target: Path, texts: Sequence[Mapping[str, Tensor]]) -> None:
+    if recipe.quantize == "int8-static":
+        onnx_files.quantize_static(path, target, texts)
+    else:
+        onnx_files.quantize(path, target)
 
 
 def can_judge(model: PreTrainedModel, task: str) -> bool:

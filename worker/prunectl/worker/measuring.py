@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from prunectl.evaluation import encoding, latency, macs, quality
 from prunectl.evaluation.data import Example
+from prunectl.evaluation.heads import head_for
+from prunectl.evaluation.heads.base import inputs_of
 from prunectl.evaluation.objectives import Objective, objective_for
 from prunectl.schemas import Evaluation, Measure
 from prunectl.worker.report import Report
@@ -22,6 +25,8 @@ BENCH_SECONDS = 10.0
 """Time that each batch size of the benchmark may take: enough for fifty rounds of a small model, ten of a big one."""
 PARITY_EXAMPLES = 64
 """Texts whose every output an exported file is compared on."""
+SCALE_EXAMPLES = 64
+"""Calibration examples at most that static quantization takes its scales from."""
 
 
 def counts(model: PreTrainedModel, seq: int, side: str) -> dict[str, Measure]:
@@ -78,6 +83,14 @@ def batches(model: PreTrainedModel, source: Source) -> list[dict[str, Any]]:
     rows = encoding.encode(model, source.tokenizer, source.evaluation[:PARITY_EXAMPLES], source.max_length)
     groups = encoding.by_length(rows, BATCH_SIZE)
     return [encoding.collate(source.tokenizer, [rows[index] for index in group]) for group in groups]
+
+
+def scale_texts(model: PreTrainedModel, source: Source, seed: int) -> list[dict[str, Tensor]]:
+    """The first calibration examples as the task shows them to ``model``: single texts ``[1, tokens]``, no padding."""
+    asked = head_for(source.task).ask(
+        model, source.tokenizer, source.calibration[:SCALE_EXAMPLES], max_length=source.max_length, seed=seed
+    )
+    return [inputs_of(encoding.collate(source.tokenizer, [row])) for row in asked.rows]
 
 
 def figures(found: dict[str, quality.Quality], metric: str) -> tuple[float, float | None, int]:

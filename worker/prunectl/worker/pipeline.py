@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
@@ -34,6 +35,7 @@ from prunectl.worker.measuring import (
     merged,
     objective_of,
     quality_of,
+    scale_texts,
     texts_a_batch,
     weight_bytes,
 )
@@ -222,14 +224,17 @@ def run(assignment: Assignment, report: Report, *, prover: Prover | None = None)
             timings, timing_conditions = benchmark(original, small, body.evaluation, source, assignment.threads, report)
             metrics |= timings
 
-    exported = exporting.Exported()
+    exported, scaling = exporting.Exported(), list[dict[str, Tensor]]()
     if body.recipe.export is not None:
         with report.stage("export"):
+            if body.recipe.quantize == "int8-static":
+                scaling = scale_texts(small, source, body.recipe.seed)
             exported = exporting.export(
                 small,
                 body.recipe,
                 checkpoint,
                 texts=batches(small, source),
+                scale_texts=scaling,
                 judge=partial(quality_of, source=source, seed=body.recipe.seed, reference=reference)
                 if exporting.can_judge(small, source.task)
                 else None,
@@ -272,6 +277,8 @@ def run(assignment: Assignment, report: Report, *, prover: Prover | None = None)
             **({"refit": pruned.refit.summary()} if pruned.refit else {}),
             **({"reload_max_abs_difference": reloaded.max_abs_difference} if reloaded else {}),
             **({"n_selection": len(source.selection)} if candidate else {}),
+            **({"quantize": body.recipe.quantize} if body.recipe.quantize else {}),
+            **({"n_scales": len(scaling)} if scaling else {}),
             "cpu_seconds": round(cpu_seconds(), 3),
             "seed": body.recipe.seed,
             "versions": versions(),

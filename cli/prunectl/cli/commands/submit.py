@@ -90,7 +90,7 @@ def command(
         bool | None, typer.Option("--gradient-checkpointing", help="Train in less memory, a third slower.")
     ] = None,
     quantize: Annotated[
-        str | None, typer.Option(metavar="int8", help="Last step: an int8 ONNX file of the pruned model.")
+        str | None, typer.Option(metavar="int8|int8-static", help="Last step: an int8 ONNX file of the pruned model.")
     ] = None,
     export: Annotated[str | None, typer.Option(metavar="onnx", help="Files that other runtimes load.")] = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of everything random.")] = None,
