@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import platform
 import sys
 import tempfile
 from importlib.metadata import version
@@ -149,7 +150,8 @@ def run(given: argparse.Namespace, home: Path) -> dict[str, Any]:
         "n_scales": len(scaling),
         "heads_kept": [len(layer["heads_kept"]) for layer in job.result["structure"]["layers"]],
         "ffn_kept": [layer["ffn_kept"] for layer in job.result["structure"]["layers"]],
-        "versions": {name: version(name) for name in ("torch", "transformers", "onnx", "onnxruntime")},
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("torch", "transformers", "onnx", "onnxruntime")},
         "results": results,
     }
 
