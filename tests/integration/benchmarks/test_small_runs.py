@@ -57,3 +57,13 @@ def test_list(tmp_path: Path, postgres_url: str) -> None:
 def test_scale(tmp_path: Path, postgres_url: str, redis_server: RedisServer) -> None:
     arguments = ("--workers", "3", "--times", "2", "--seconds", "2", "--job-seconds", "0.5")
     run(tmp_path, "scale", *arguments, "--postgres", postgres_url, "--redis", redis_server.url)
+
+
+def test_structure(tmp_path: Path) -> None:
+    small = ("--layers", "2", "--texts", "4", "--rounds", "1", "--batch", "1", "--calls", "3")
+    quality = ("--training", "200", "--calibration", "64", "--held-out", "100", "--cache", str(tmp_path / "classifier"))
+    results = {result["measure"]: result for result in run(tmp_path, "structure", *small, *quality)["results"]}
+    assert results["multiply-adds"]["ratio"] == 1
+    said = results["saved and opened again: largest difference"]
+    assert said["ours"] < 1e-4
+    assert "Torch-Pruning, `save_pretrained`, `from_pretrained`: fails, RuntimeError" in said["note"]
