@@ -148,11 +148,11 @@ def difference(one: Any, other: Any, batch: dict[str, torch.Tensor]) -> float:
     return float((one(**inputs).logits - other(**inputs).logits).abs().max())
 
 
-def scoring(side: str, layers: int, threads: int) -> Callable[[], object]:
-    """What `fresh_peak` measures: scores on one full batch, and pruning."""
+def pruning(side: str, layers: int, size: int, threads: int) -> Callable[[], object]:
+    """What `fresh_peak` measures: scores on one batch of ``size`` texts of full length, and pruning."""
     torch.set_num_threads(threads)
     model = build("classifier", layers, None)
-    given = batches("classifier", model, [LENGTH] * BATCH, BATCH, padded=True)
+    given = batches("classifier", model, [LENGTH] * size, size, padded=True)
     return partial(by_us, model, given, our_loss) if side == "ours" else partial(by_them, model, given, their_loss)
 
 
@@ -238,10 +238,11 @@ def costs(given: argparse.Namespace, report: Report) -> list[str]:
     apart = difference(again, theirs, work[0])
     assert apart < 1e-4, f"{PEER}'s model isn't what its heads and neurons compute: {apart}"
     del again
-    peaks = [fresh_peak(scoring, side, given.layers, given.threads) / 2**20 for side in ("ours", "theirs")]
+    width = min(BATCH, given.texts)
+    peaks = [fresh_peak(pruning, side, given.layers, width, given.threads) / 2**20 for side in ("ours", "theirs")]
     report.add(
         Measurement(
-            "peak extra memory of both", "MiB", peaks[:1], peaks[1:], PEER, note=f"one batch of {BATCH} x {LENGTH}"
+            "peak extra memory of both", "MiB", peaks[:1], peaks[1:], PEER, note=f"one batch of {width} x {LENGTH}"
         )
     )
     counted = [macs.count(model, LENGTH) / 1e9 for model in (ours, theirs)]
