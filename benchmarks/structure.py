@@ -174,7 +174,12 @@ def reopened(ours: Any, pruned: Pruned, theirs: Any, batch: dict[str, torch.Tens
         save.save(ours, source=home / "source", directory=home / "ours", recipe=RECIPE, pruned=pruned, provenance={})
         said, found = opened("prunectl, `load_pruned`", lambda: load_pruned(home / "ours"), ours, batch)
         assert found is not None, said
-        sentences = [said, opened("prunectl, plain `from_pretrained`", lambda: plain(home / "ours"), ours, batch)[0]]
+        carried = partial(AutoModelForSequenceClassification.from_pretrained, home / "ours", trust_remote_code=True)
+        sentences = [
+            said,
+            opened("prunectl, `from_pretrained(…, trust_remote_code=True)`", carried, ours, batch)[0],
+            opened("prunectl, plain `from_pretrained`", lambda: plain(home / "ours"), ours, batch)[0],
+        ]
         theirs.save_pretrained(home / "theirs")
         sentences.append(
             opened(f"{PEER}, `save_pretrained`, `from_pretrained`", lambda: plain(home / "theirs"), theirs, batch)[0]
@@ -321,7 +326,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--layers", type=int, default=FULL_SIZE[0])
     parser.add_argument("--texts", type=int, default=32, help="that both score on, where time is measured")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=8, help="of the latency")
+    parser.add_argument("--batch", type=int, default=4, help="of the latency")
     parser.add_argument("--calls", type=int, default=10, help="rounds of the latency")
     parser.add_argument("--training", type=int, default=pruning_data.TRAINING, help="texts the classifier learns from")
     parser.add_argument(
