@@ -324,7 +324,7 @@ def apart(one: Quality, other: Quality) -> str:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.structure", description=__doc__.split("\n")[0])
     parser.add_argument("--layers", type=int, default=FULL_SIZE[0])
-    parser.add_argument("--texts", type=int, default=32, help="that both score on, where time is measured")
+    parser.add_argument("--texts", type=int, default=16, help="that both score on, where time is measured")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=4, help="of the latency")
     parser.add_argument("--calls", type=int, default=10, help="rounds of the latency")
