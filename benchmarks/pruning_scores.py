@@ -11,7 +11,8 @@ import json
 import multiprocessing
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,29 +93,33 @@ def score(side: str, model: Any, given: Batches) -> Scores:
     return TextPrunerEngine(model, recipe, given, their_loss).scores(Masks())
 
 
-def extra_memory(case: str, side: str, layers: int, vocabulary: int | None, size: int, threads: int) -> int:
-    """Peak bytes of scoring one full batch above what was resident with the model loaded, in a fresh process."""
+def fresh_peak(prepare: Callable[..., Callable[[], object]], *arguments: object) -> int:
+    """Peak bytes of calling what ``prepare(*arguments)`` gives, above what was resident before, in a fresh process."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_measure_memory, args=(sender, case, side, layers, vocabulary, size, threads))
+    child = context.Process(target=_measure_memory, args=(sender, prepare, arguments))
     child.start()
+    sender.close()
     found: int = receiver.recv()
     child.join()
     return found
 
 
-def _measure_memory(
-    sender: Any, case: str, side: str, layers: int, vocabulary: int | None, size: int, threads: int
-) -> None:
-    torch.set_num_threads(threads)
-    model = build(case, layers, vocabulary)
-    given = batches(case, model, [LENGTH] * size, size, padded=True)
+def _measure_memory(sender: Any, prepare: Callable[..., Callable[[], object]], arguments: Sequence[object]) -> None:
+    work = prepare(*arguments)
     # The high-water mark starts again from what is resident now (Linux).
     Path("/proc/self/clear_refs").write_text("5")
     before = psutil.Process().memory_info().rss
-    score(side, model, given)
+    work()
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     sender.send(int(peak.split()[1]) * 1024 - before)
+
+
+def scoring(case: str, side: str, layers: int, vocabulary: int | None, size: int, threads: int) -> Callable[[], object]:
+    """Scores of one full batch."""
+    torch.set_num_threads(threads)
+    model = build(case, layers, vocabulary)
+    return partial(score, side, model, batches(case, model, [LENGTH] * size, size, padded=True))
 
 
 def main(arguments: list[str]) -> int:
@@ -162,7 +167,7 @@ def main(arguments: list[str]) -> int:
             )  # fmt: skip
         del model
         extra = {
-            side: extra_memory(case, side, given.layers, given.vocabulary, size, given.threads) / 2**20
+            side: fresh_peak(scoring, case, side, given.layers, given.vocabulary, size, given.threads) / 2**20
             for side in ("ours", "theirs")
         }
         report.add(

@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recovery", description=__doc__.split("\n")[0])
     parser.add_argument("--training", type=int, default=5000, help="texts that are trained on")
     parser.add_argument("--held-out", type=int, default=2000, help="texts that every row is judged on")
-    parser.add_argument("--epochs", type=int, default=6, help="of recovery, at most")
+    parser.add_argument("--epochs", type=int, default=10, help="of recovery, at most")
     parser.add_argument("--cache", type=Path, default=Path("build/benchmarks/minilm-fine-tuned"), help="the classifier")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path)

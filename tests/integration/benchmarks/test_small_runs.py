@@ -70,3 +70,13 @@ def test_quantized(tmp_path: Path) -> None:
     for result in document["results"]:
         assert (result["max_abs_error"] > 0) == (result["peer"] != "unpruned, torch")
         assert 0 < result["mean_abs_error"] < 0.1 or result["peer"] == "unpruned, torch"
+
+
+def test_structure(tmp_path: Path) -> None:
+    small = ("--layers", "2", "--texts", "4", "--rounds", "1", "--batch", "1", "--calls", "3")
+    quality = ("--training", "200", "--calibration", "64", "--held-out", "100", "--cache", str(tmp_path / "classifier"))
+    results = {result["measure"]: result for result in run(tmp_path, "structure", *small, *quality)["results"]}
+    assert results["multiply-adds"]["ratio"] == 1
+    said = results["saved and opened again: largest difference"]
+    assert said["ours"] < 1e-4
+    assert "Torch-Pruning, `save_pretrained`, `from_pretrained`: fails, RuntimeError" in said["note"]
