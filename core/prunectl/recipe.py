@@ -162,8 +162,10 @@ class Recipe(BaseModel):
     recover_data: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     recover_epochs: Annotated[int, Field(ge=1, le=1000)] = 3
     recover_rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
-    gradient_checkpointing: bool = False
-    """Whether training computes what is inside of a layer again on the way back, instead of keeping it."""
+    gradient_checkpointing: bool | None = None
+    """Whether training computes what is inside of a layer again on the way back, instead of keeping it. False is as None,
+    which stays out of a job's row: workers that came before this field go on with jobs that don't use it.
+    """
     quantize: Quantize | None = None
     export: Literal["onnx"] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -186,6 +188,8 @@ class Recipe(BaseModel):
             )
         if values.get("quantize") is not None and values.get("export") is None:
             values["export"] = "onnx"  # where quantized weights are kept
+        if values.get("gradient_checkpointing") is False:
+            del values["gradient_checkpointing"]
         if values.get("recover") is None:
             searches = any(values.get(name) is not None for name in GREEDY)
             values["recover"] = "distill" if searches else "none"

@@ -91,7 +91,7 @@ def recover(
             rate,
             recipe.seed,
             dropout=recipe.recover == "finetune",  # what the teacher says it says without, and noise is no part of it
-            checkpointing=recipe.gradient_checkpointing,
+            checkpointing=bool(recipe.gradient_checkpointing),
         ),
         zeros=zeros_of(model, weights.prunable(model)) if pruned.zeroed else None,
         keeper=keeper,

@@ -17,6 +17,14 @@ def test_nothing_is_recovered_unless_asked_and_the_digest_stays() -> None:
     )
 
 
+def test_checkpointing_that_is_off_is_no_part_of_a_jobs_row() -> None:
+    off = Recipe.model_validate({"heads": 0.3, "recover": "distill", "gradient_checkpointing": False})
+    assert "gradient_checkpointing" not in off.model_dump(exclude_none=True)
+    assert (
+        off == Recipe(heads=0.3, recover="distill") != Recipe(heads=0.3, recover="distill", gradient_checkpointing=True)
+    )
+
+
 @pytest.mark.parametrize(
     "fields",
     [
