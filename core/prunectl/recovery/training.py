@@ -30,8 +30,9 @@ BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.999), 0.01, 1.0
 WARM_UP = 0.1
 """Share of all steps in which the rate rises; then it falls to nothing in a straight line."""
 PATIENCE = 2
-"""Epochs without a better validation loss than the best trained one before training stops. Epoch 0 doesn't count: a
-refitted model is so near its best that the rate's rise alone may cost what only later epochs win back.
+"""Epochs, or half of all where that is more, without a better validation loss than the best trained one before training
+stops. A refitted model is near its best: while the rate is high it may well get worse, and better than it was only as the
+rate falls, towards the end. So epoch 0 doesn't count.
 """
 
 
@@ -107,9 +108,10 @@ def train(
         if restored is not None:
             course, best = restored
             logger.info("training goes on after epoch %d", course.resumed)
+    patience = max(PATIENCE, schedule.epochs // 2)
     for epoch in range(course.points[-1].epoch + 1, schedule.epochs + 1):
-        if epoch - _best_trained(course) > PATIENCE:
-            logger.info("no better validation loss for %d epochs: stopping", PATIENCE)
+        if epoch - _best_trained(course) > patience:
+            logger.info("no better validation loss for %d epochs: stopping", patience)
             break
         torch.manual_seed(schedule.seed * 10_000 + epoch)  # dropout, so that an epoch is the same when it is redone
         with training_mode(model, dropout=schedule.dropout, checkpointing=schedule.checkpointing):
