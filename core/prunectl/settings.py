@@ -102,7 +102,7 @@ class Settings(BaseSettings):
             {
                 "variable": f"PRUNECTL_{name.upper()}",
                 "value": value,
-                "origin": "environment" if f"PRUNECTL_{name.upper()}" in os.environ else "default",
+                "origin": "environment" if os.environ.get(f"PRUNECTL_{name.upper()}") else "default",
             }
             for name, value in shown.items()
         ]
