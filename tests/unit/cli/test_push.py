@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,6 +59,22 @@ def test_a_dry_run_asks_the_hub_nothing(run: Any, succeed: Any, hub: HubServer) 
     table = run("push", job_id, "acme/small", "--dry-run").lines
     assert any("model.safetensors" in line and "7kB" in line for line in table)
     assert hub.requests == []
+
+
+def test_a_push_in_other_formats(run: Any, succeed: Any, hub: HubServer) -> None:
+    job_id = succeed(FILES)
+    shown = json.loads(run("push", job_id, "acme/small", "--json").out)
+    address = f"{hub.endpoint}/acme/small/commit/{hub.repositories['acme/small'].commit}"
+    assert shown == {"schema_version": 1, "id": job_id, "repo": "acme/small", "url": address}
+    assert run("push", job_id, "acme/other", "-q").lines == [job_id]
+    assert run("push", job_id, "acme/third", "-o", "jsn").code == 2
+    assert "acme/third" not in hub.repositories
+
+
+def test_a_dry_run_refuses_the_name_that_a_push_would(run: Any, succeed: Any) -> None:
+    ran = run("push", succeed(FILES), "small", "--dry-run")
+    assert (ran.code, ran.out) == (2, "")
+    assert "org/name" in ran.err
 
 
 @pytest.mark.parametrize(
