@@ -571,6 +571,7 @@ class QueueView(BaseModel):
 
 
 class ModelView(BaseModel):
+    schema_version: int = SCHEMA_VERSION
     name: str
     path: str | None = None
     family: str | None = None

@@ -100,5 +100,8 @@ def test_no_hub(run: Any, succeed: Any, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_card_is_printed_and_a_job_without_one_has_none(run: Any, succeed: Any) -> None:
-    assert run("card", succeed(FILES)).out.encode() == CARD
+    job_id = succeed(FILES)
+    assert run("card", job_id).out.encode() == CARD
+    shown = json.loads(run("card", job_id, "-o", "json").out)
+    assert shown == {"schema_version": 1, "id": job_id, "card": CARD.decode()}
     assert run("card", succeed()).code == 5

@@ -30,7 +30,7 @@ def command(
     from prunectl.cli.advice import next_commands
     from prunectl.cli.connection import connect
     from prunectl.cli.download import fetch_checkpoint
-    from prunectl.cli.output import Column, Format, choose_format, field, print_documents, print_list, write
+    from prunectl.cli.output import Column, choose_format, print_fact, print_list
     from prunectl.quantities import data_size
 
     format = choose_format(output, as_json, quiet)
@@ -49,9 +49,5 @@ def command(
             directory = Path(scratch) / "checkpoint"
             fetch_checkpoint(client, job["id"], directory)
             address = upload.send(directory, message or f"Add what prunectl job {job['id']} made")
-    if format in (Format.TABLE, Format.WIDE):
-        write(address)
-    else:
-        shown = {"schema_version": 1, "id": job["id"], "repo": repo, "url": address}
-        print_documents([shown], format, lambda item: None, [field(name) for name in ("id", "repo", "url")])
+    print_fact({"id": job["id"], "repo": repo, "url": address}, format, address)
     next_commands(f"show {job['id']}")
