@@ -79,6 +79,13 @@ def test_filters_that_make_no_sense_name_themselves(ada: TestClient, parameter: 
     assert response.json()["errors"][0]["field"] == parameter
 
 
+@pytest.mark.parametrize(("limit", "nearest"), [("0", "1"), ("100000", "500")])
+def test_a_limit_out_of_bounds_names_the_nearest(ada: TestClient, limit: str, nearest: str) -> None:
+    [entry] = ada.get("/v1/jobs", params={"limit": limit}).json()["errors"]
+    assert (entry["field"], entry["value"], entry["nearest"]) == ("limit", limit, nearest)
+    assert nearest in entry["allowed"] and "input should" not in entry["message"]
+
+
 def test_cancel_retry_and_delete(ada: TestClient, body: dict[str, Any]) -> None:
     job = ada.post("/v1/jobs", json=body).json()
     address = f"/v1/jobs/{job['id'][-6:]}"
