@@ -6,7 +6,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
 
 from support import service as support
 from support.hub_server import HubServer
@@ -88,6 +91,21 @@ def test_what_the_hub_refuses(
     ran = run("push", succeed(FILES), repo)
     assert (ran.code, said in ran.err) == (code, True), ran.err
     assert hub.repositories == {}
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, 1), (404, 1), (429, 3), (500, 3)])
+def test_what_the_hub_answers_instead(
+    run: Any, succeed: Any, hub: HubServer, monkeypatch: pytest.MonkeyPatch, status: int, code: int
+) -> None:
+    def answer(*_: Any, **__: Any) -> None:
+        request = httpx2.Request("POST", f"{hub.endpoint}/api/repos/create")
+        raise HfHubHTTPError("base_model is not valid", response=httpx2.Response(status, request=request))
+
+    monkeypatch.setattr(HfApi, "create_repo", answer)
+    ran = run("push", succeed(FILES), "acme/small")
+    assert ran.code == code
+    assert str(status) in ran.err
+    assert ("base_model is not valid" in ran.err) is (code == 1)
 
 
 def test_no_hub(run: Any, succeed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
