@@ -269,7 +269,7 @@ def test_an_s3_that_refuses_or_hangs_up(s3: S3Server, checkpoint: Path, fault: s
             pytest.fail(f"act {number} gave {act()!r}")
 
 
-@pytest.mark.parametrize("url", ["nope://x", "file://otherhost/x", "file://"])
+@pytest.mark.parametrize("url", ["nope://x", "file://otherhost/x", "file://", "s3://", "s3:///prefix"])
 def test_unknown_locations(url: str) -> None:
     with pytest.raises(InvalidInput):
         open_storage(url)
