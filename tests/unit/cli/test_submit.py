@@ -179,7 +179,22 @@ def test_a_local_data_file_is_uploaded_once_by_its_digest(
     kind, digest = job.spec["evaluation"]["data"].removesuffix("/lines.txt").rsplit(":", 1)
     assert kind == "upload:sha256"
     assert services.storage.read(f"uploads/{digest[:2]}/{digest}") == file.read_bytes()
-    assert run("submit", "-m", model, "--heads", "0.3", "--calibration", str(file), "--data", str(file)).code == 0
+    both = ("--calibration", str(file), "--data", str(file), "--max-samples", "20")
+    assert run("submit", "-m", model, "--heads", "0.3", *both).code == 0
+
+
+def test_texts_that_leave_one_side_empty_are_refused(run: Any, services: Services, model: str, tmp_path: Path) -> None:
+    one, two = tmp_path / "one.txt", tmp_path / "two.txt"
+    one.write_text("the only text\n" * 5)
+    two.write_text("the only text\nanother one\n")
+    alone = run("submit", "-m", model, "--heads", "0.3", "--data", str(one))
+    assert (alone.code, alone.out) == (2, "")
+    assert "single distinct text" in alone.err and "--calibration" in alone.err
+    same = run("submit", "-m", model, "--heads", "0.3", "--data", str(two), "--calibration", str(one))
+    assert (same.code, same.out) == (2, "")
+    assert "every calibration text is also an evaluation text" in same.err
+    assert run("submit", "-m", model, "--heads", "0.3", "--data", str(one), "--calibration", str(two)).code == 0
+    assert run("submit", "-m", model, "--heads", "0.3", "--data", str(two)).code == 0
 
 
 def test_a_file_that_is_too_large_is_named(

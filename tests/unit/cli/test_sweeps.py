@@ -116,7 +116,7 @@ def test_a_range_of_whole_numbers_in_a_file_is_no_time_of_day(run: Any, model: s
 
 def test_local_files_are_sent_once_each(run: Any, model: str, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        (tmp_path / f"{name}.txt").write_text(f"a line of {name}\n" * 8)
+        (tmp_path / f"{name}.txt").write_text("".join(f"line {number} of {name}\n" for number in range(8)))
     files = f"{tmp_path / 'a.txt'};{tmp_path / 'b.txt'}"
     ran = run("sweep", "-m", model, "--heads", "0.1,0.2", "--data", files, "-o", "json")
     assert ran.code == 0, ran.err
