@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -255,7 +256,7 @@ def flatten(job: JobCreate) -> dict[str, Any]:
         mode="json", exclude_defaults=True, include={"device", "priority", "name", "tags", "retries"}
     )
     if job.timeout_seconds is not None:
-        flat["timeout"] = f"{job.timeout_seconds:g}s"
+        flat["timeout"] = f"{Decimal(str(job.timeout_seconds)).normalize():f}s"
     return flat
 
 
@@ -571,6 +572,7 @@ class QueueView(BaseModel):
 
 
 class ModelView(BaseModel):
+    schema_version: int = SCHEMA_VERSION
     name: str
     path: str | None = None
     family: str | None = None

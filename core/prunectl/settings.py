@@ -36,7 +36,8 @@ class Settings(BaseSettings):
     cancel_grace_seconds: float = 10.0
     stall_seconds: float = 120.0
     job_timeout_seconds: float = 24 * 3600.0
-    max_upload_bytes: int = 256 * 2**20
+    max_upload_bytes: Annotated[int, Field(ge=1)] | None = None
+    """See `upload_limit`."""
     max_body_bytes: int = 8 * 2**20
     max_running_per_owner: Annotated[int, Field(ge=0)] | None = None
     """Jobs of one owner that run at the same time; the same on the API and the workers."""
@@ -60,6 +61,13 @@ class Settings(BaseSettings):
     def _one_path(cls, home: Path) -> Path:
         """Absolute and without links: processes of one home run in other working directories, and compare its path."""
         return home.expanduser().resolve()
+
+    @property
+    def upload_limit(self) -> int | None:
+        """Bytes that an uploaded file may have: 256 MiB, unless set; any number in the embedded stack, whose files are its
+        user's own.
+        """
+        return self.max_upload_bytes or (None if self.embedded else 256 * 2**20)
 
     @cached_property
     def database(self) -> str:
@@ -102,7 +110,7 @@ class Settings(BaseSettings):
             {
                 "variable": f"PRUNECTL_{name.upper()}",
                 "value": value,
-                "origin": "environment" if f"PRUNECTL_{name.upper()}" in os.environ else "default",
+                "origin": "environment" if os.environ.get(f"PRUNECTL_{name.upper()}") else "default",
             }
             for name, value in shown.items()
         ]

@@ -90,7 +90,7 @@ def _explain(finding: Mapping[str, Any], known: list[str]) -> dict[str, Any]:
     if kind in ("value_error", "assertion_error"):
         message = str(finding["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
         return {"field": field, "value": value, "message": f"{field}: {message}" if field in _properties() else message}
-    allowed = _allowed(field) or _lower(str(finding["msg"]))
+    allowed = _allowed(field) or _lower(str(finding["msg"]).removeprefix("Input should be "))
     entry: dict[str, Any] = {"field": field, "value": value, "allowed": allowed}
     entry["message"] = f"{field}: {value!r} is not valid; allowed is {allowed}"
     choice = nearest(str(value), _choices(field))
@@ -98,7 +98,7 @@ def _explain(finding: Mapping[str, Any], known: list[str]) -> dict[str, Any]:
         entry |= {"nearest": choice, "hint": f"did you mean {choice}?"}
     elif (fraction := _as_percent(field, value)) is not None:
         entry |= {"nearest": fraction, "hint": f"fractions, not per cent: did you mean {fraction}?"}
-    elif (bound := _bound(field, value)) is not None:
+    elif (bound := _bound(field, value) or _passed_bound(finding)) is not None:
         entry |= {"nearest": bound, "hint": f"the nearest is {bound}"}
     return entry
 
@@ -182,6 +182,13 @@ def _bound(field: str, value: Any) -> str | None:
     if lowest is not None and number < lowest:
         return str(lowest)
     return str(highest) if highest is not None and number > highest else None
+
+
+def _passed_bound(finding: Mapping[str, Any]) -> str | None:
+    """The same of a finding that names the bound, for fields that no flag has."""
+    name = {"greater_than_equal": "ge", "less_than_equal": "le"}.get(str(finding["type"]))
+    bound = finding.get("ctx", {}).get(name)
+    return None if bound is None else str(bound)
 
 
 def _lower(message: str) -> str:

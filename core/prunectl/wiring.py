@@ -145,7 +145,13 @@ def assemble(
         jobs=jobs,
         sweeps=sweep_service,
         attention=AttentionService(
-            jobs=jobs, store=store, storage=storage, ringer=ringer, secrets=secrets, settings=settings
+            jobs=jobs,
+            store=store,
+            idempotency=idempotency,
+            storage=storage,
+            ringer=ringer,
+            secrets=secrets,
+            settings=settings,
         ),
         comparisons=ComparisonService(jobs, sweep_service),
         standings=StandingService(

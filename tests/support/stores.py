@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
+import json
 import random
 import time
 from collections import Counter
@@ -473,7 +475,12 @@ class JobStoreContract:
         for query in (JobQuery(sort="priority", cursor=cursor), JobQuery(owner="ada", cursor=cursor)):
             with pytest.raises(InvalidInput, match="cursor"):
                 store.page(query)
-        for text in ("", "nonsense", "%%%", cursor[:-3], "W10", "é"):
+        fingerprint, value, job_id = json.loads(base64.urlsafe_b64decode(cursor + "=="))
+        forged = [
+            base64.urlsafe_b64encode(json.dumps([fingerprint, *rest]).encode()).decode()
+            for rest in (["soon", job_id], [True, job_id], [float("nan"), job_id], [None, job_id], [value, "\0"])
+        ]
+        for text in ("", "nonsense", "%%%", cursor[:-3], "W10", "é", *forged):
             with pytest.raises(InvalidInput, match="cursor"):
                 store.page(JobQuery(cursor=text))
 

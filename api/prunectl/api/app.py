@@ -69,9 +69,7 @@ def create_app(settings: Settings, *, services: Services | None = None, instance
         app.include_router(module.router)
 
     # The last one added runs first: requests are counted, then authenticated, then bounded.
-    app.add_middleware(
-        RequestLimits, max_body_bytes=settings.max_body_bytes, max_upload_bytes=settings.max_upload_bytes
-    )
+    app.add_middleware(RequestLimits, max_body_bytes=settings.max_body_bytes, max_upload_bytes=settings.upload_limit)
     app.add_middleware(Authentication, tokens=services.tokens)
     app.add_middleware(RequestMetrics, registry=app.state.registry)
     return app

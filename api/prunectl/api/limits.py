@@ -20,7 +20,7 @@ _NUL_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 class RequestLimits:
     """Reads a body up to its limit before the route sees it; an upload streams through and is only counted."""
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, max_upload_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, max_upload_bytes: int | None) -> None:
         self.app = app
         self.max_body_bytes = max_body_bytes
         self.max_upload_bytes = max_upload_bytes
@@ -30,11 +30,15 @@ class RequestLimits:
             await self.app(scope, receive, send)
             return
         upload = scope["path"].startswith(UPLOAD_PREFIX)
-        limit = self.max_upload_bytes if upload else self.max_body_bytes
+        declared = Headers(scope=scope).get("content-length")
         try:
             _check_target(scope)
-            _check_declared(Headers(scope=scope).get("content-length"), limit)
-            replay = receive if upload else _replay(await _whole(receive, limit), receive)
+            if upload:
+                _check_declared(declared, self.max_upload_bytes)
+                replay = receive
+            else:
+                _check_declared(declared, self.max_body_bytes)
+                replay = _replay(await _whole(receive, self.max_body_bytes), receive)
         except PrunectlError as error:
             await problem_response(error)(scope, receive, send)
             return
@@ -61,8 +65,8 @@ def _check_target(scope: Scope) -> None:
         raise InvalidInput("the address holds the character U+0000", field="path")
 
 
-def _check_declared(content_length: str | None, limit: int) -> None:
-    if content_length is not None and content_length.isdigit() and int(content_length) > limit:
+def _check_declared(content_length: str | None, limit: int | None) -> None:
+    if limit is not None and content_length is not None and content_length.isdigit() and int(content_length) > limit:
         raise too_large(limit)
 
 

@@ -68,18 +68,26 @@ class Client:
         # Its default is to log each retry, and where structlog is installed that lands on stdout, among the data.
         stamina.instrumentation.set_on_retry_hooks(())
         self.url = url.rstrip("/")
+        token = (token or "").strip()
+        if not (token.isascii() and token.isprintable()):
+            raise Unauthenticated(
+                "the API token has characters that no token has", hint="check PRUNECTL_API_TOKEN, line breaks included"
+            )
         self.environment = environment
         self._hub_token = hub_token
         self._hint = unreachable_hint
         headers = {"User-Agent": f"prunectl/{version()}"} | ({"Authorization": f"Bearer {token}"} if token else {})
-        self._http = httpx2.Client(
-            base_url=self.url,
-            headers=headers,
-            timeout=httpx2.Timeout(120, connect=5),
-            # A proxy from the environment must not see what is said to the loopback.
-            trust_env=environment is None,
-            transport=transport,
-        )
+        try:
+            self._http = httpx2.Client(
+                base_url=self.url,
+                headers=headers,
+                timeout=httpx2.Timeout(120, connect=5),
+                # A proxy from the environment must not see what is said to the loopback.
+                trust_env=environment is None,
+                transport=transport,
+            )
+        except httpx2.InvalidURL as error:
+            raise self._not_an_address(str(error)) from error
 
     def close(self) -> None:
         self._http.close()
@@ -269,13 +277,17 @@ class Client:
 
     def _unreachable(self, error: httpx2.TransportError) -> PrunectlError:
         if isinstance(error, httpx2.UnsupportedProtocol):
-            return InvalidInput(
-                f"PRUNECTL_API_URL: {self.url!r} is not an http or https address",
-                field="PRUNECTL_API_URL",
-                value=self.url,
-            )
+            return self._not_an_address("it begins with neither http:// nor https://")
         reason = str(error) or type(error).__name__
         return Unavailable(f"{self.url} can't be reached: {reason}", hint=self._hint)
+
+    def _not_an_address(self, why: str) -> InvalidInput:
+        return InvalidInput(
+            f"PRUNECTL_API_URL: {self.url!r} is not an http or https address",
+            hint=f"{why[:1].lower()}{why[1:]}; such as https://prune.example.org",
+            field="PRUNECTL_API_URL",
+            value=self.url,
+        )
 
     def _with_environment(self, body: Mapping[str, Any]) -> Json:
         return {**body, "environment": self.environment} if self.environment else dict(body)

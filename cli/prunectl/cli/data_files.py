@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from prunectl.errors import InvalidInput, nearest
+from prunectl.errors import InvalidInput, TooLarge, nearest
 
 SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet", ".zip")
 FLAGS = ("data", "calibration", "vocab", "recover_data")
@@ -31,14 +31,22 @@ def local_files(values: dict[str, Any]) -> dict[str, Path]:
 
 def referenced(values: dict[str, Any], files: dict[str, Path], send: Callable[[str, Path], None]) -> dict[str, Any]:
     """``values`` with each local file sent (through ``send(sha256, path)``) and named by its digest; a directory is sent
-    as the ZIP file of its images.
+    as the ZIP file of its images. Raises TooLarge, naming the flag and the file, where the service takes no such size.
     """
     changed = dict(values)
     for flag, path in files.items():
         with _as_file(flag, path) as single:
             with single.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            send(digest, single)
+            try:
+                send(digest, single)
+            except TooLarge as error:
+                raise TooLarge(
+                    f"{flag}: {str(path)!r} has {single.stat().st_size} bytes; {error.message}",
+                    hint=error.hint,
+                    field=flag,
+                    value=str(path),
+                ) from error
         changed[flag] = f"upload:sha256:{digest}/{single.name}"
     return changed
 

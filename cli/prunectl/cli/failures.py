@@ -42,7 +42,8 @@ def say(text: str) -> None:
 
 
 def _domain(error: PrunectlError) -> int:
-    entries = [entry for entry in getattr(error, "errors", []) if entry.get("message")]
+    found = getattr(error, "errors", None) or [{"field": error.field, "message": error.message}]
+    entries = [entry for entry in found if entry.get("message")]
     for message in dict.fromkeys(_flagged(entry) for entry in entries) or [error.message]:
         say(f"error: {message}")
     if error.hint:

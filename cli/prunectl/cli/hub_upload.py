@@ -31,7 +31,8 @@ class Upload:
     def send(self, directory: Path, message: str) -> str:
         """Make the repository where it isn't there and commit the directory's files; the commit's URL.
 
-        Raises Forbidden where the Hub refuses the token, Unavailable where it doesn't answer or fails.
+        Raises Forbidden where the Hub refuses the token, PrunectlError where it refuses what is sent, Unavailable where it
+        doesn't answer or fails.
         """
         import httpx2
         from huggingface_hub import HfApi
@@ -52,6 +53,9 @@ class Upload:
                     f"the Hub doesn't let this token write to {self._repo}",
                     hint="set HF_TOKEN to one that may, or run `hf auth login`",
                 ) from error
+            said = (str(error).strip().splitlines() or [""])[-1]
+            if status < 500 and status not in (408, 429):
+                raise PrunectlError(f"the Hub refused {self._repo} ({status}): {said}") from error
             raise Unavailable(f"the Hub answered {status} for {self._repo}", hint="it may pass: try again") from error
         except (httpx2.TransportError, OfflineModeIsEnabled, OSError) as error:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -127,6 +127,15 @@ def print_documents(
         print_list(items, format, columns)
 
 
+def print_fact(document: Item, format: Format, text: str) -> None:
+    """What a command has to say: to people ``text`` alone, else ``document``, whose ``id`` it is called by."""
+    if format in (Format.TABLE, Format.WIDE):
+        write(text)
+    else:
+        shown = {"schema_version": SCHEMA_VERSION, **document}
+        print_documents([shown], format, lambda item: None, [field(name) for name in document])
+
+
 def to_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 

@@ -64,7 +64,7 @@ def read_file(name: str) -> dict[str, Any]:
 
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-        document = yaml.safe_load(text)
+        document = _yaml(text)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(
             f"file: can't read {name!r}: {getattr(error, 'strerror', None) or error}", field="file", value=name
@@ -81,6 +81,24 @@ def read_file(name: str) -> dict[str, Any]:
     return document
 
 
+def _yaml(text: str) -> Any:
+    """``text`` as YAML, but without YAML 1.1's numbers to the base 60 (``1:5:2`` is a range, not 3902) and its dates."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_number(self, node: Any) -> Any:
+            kind = self.construct_yaml_int if node.tag.endswith("int") else self.construct_yaml_float
+            return node.value if ":" in node.value else kind(node)
+
+        def construct_date(self, node: Any) -> Any:
+            return node.value
+
+    for tag in ("int", "float"):
+        Loader.add_constructor(f"tag:yaml.org,2002:{tag}", Loader.construct_number)
+    Loader.add_constructor("tag:yaml.org,2002:timestamp", Loader.construct_date)
+    return yaml.load(text, Loader)
+
+
 def _as_sent(job: JobCreate) -> dict[str, Any]:
     return job.model_dump(mode="json", exclude_unset=True)
 
@@ -92,7 +110,7 @@ def _assignment(text: str) -> tuple[str, Any]:
     if not equals or not name.strip():
         raise InvalidInput(f"set: {text!r} is not name=value", field="set", value=text, hint="write --set heads=0.3")
     try:
-        return name.strip().replace("-", "_"), yaml.safe_load(value)
+        return name.strip().replace("-", "_"), _yaml(value)
     except yaml.YAMLError as error:
         raise InvalidInput(f"set: {value!r} is not YAML: {error}", field="set", value=text) from None
 

@@ -78,4 +78,4 @@ def _estimate(name: str, metrics: Mapping[str, Measure]) -> tuple[float | None, 
     if measure.before is None:
         return None, None
     worse = 1 if name.removesuffix(DROP) in LOWER_IS_BETTER else -1
-    return worse * (measure.after - measure.before), measure.difference_stderr
+    return worse * (measure.after - measure.before) + 0.0, measure.difference_stderr  # + 0.0: never -0.0

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 
 from prunectl.evaluation.rows import COLUMNS, File, Row, require
 
+csv.field_size_limit(2**31 - 1)  # a text may be longer than the module's 128 KiB; the upload's size is the bound
+
 
 def read_text(file: File, content: bytes) -> Iterator[Row]:
     # Not splitlines(): it also splits at form feeds and the Unicode separators that may stand inside a text.
@@ -28,6 +30,8 @@ def read_json_lines(file: File, content: bytes) -> Iterator[Row]:
             raise file.fault(f"is not JSON Lines: row {row}: {error}") from error
         if not isinstance(record, dict):
             raise file.fault(f"has a row {row} that is not a JSON object", hint='write {"text": "…"}, one a line')
+        if "\\u" in line and not _is_unicode(record):
+            raise file.fault(f"is not Unicode: row {row} has half of a surrogate pair", hint="save it as UTF-8")
         yield row, record
 
 
@@ -66,6 +70,15 @@ READERS: dict[str, Callable[[File, bytes], Iterator[Row]]] = {
     ".csv": read_csv,
     ".parquet": read_parquet,
 }
+
+
+def _is_unicode(record: object) -> bool:
+    """Whether every text of ``record`` is one: JSON's escapes can write halves of characters, which nothing reads."""
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _decode(file: File, content: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from prunectl.errors import Conflict, InvalidInput, nearest
 from prunectl.jobs.caller import Caller
 from prunectl.jobs.intake import new_id
 from prunectl.jobs.model import Job, JobState
-from prunectl.jobs.ports import JobQuery, JobStore, NewJob, Storage
+from prunectl.jobs.ports import IdempotencyStore, JobQuery, JobStore, NewJob, Storage
 from prunectl.jobs.views import view_of
 from prunectl.schemas import JobView, Result, spec_of
 from prunectl.settings import Settings
@@ -29,6 +30,7 @@ class AttentionService:
         *,
         jobs: JobService,
         store: JobStore,
+        idempotency: IdempotencyStore,
         storage: Storage,
         ringer: Ringer,
         secrets: SecretKeeper,
@@ -36,13 +38,20 @@ class AttentionService:
     ) -> None:
         self._jobs = jobs
         self._store = store
+        self._idempotency = idempotency
         self._storage = storage
         self._ringer = ringer
         self._secrets = secrets
         self._settings = settings
 
     def draw(
-        self, caller: Caller, ref: str, request: AttentionRequest, *, hub_token: str | None = None
+        self,
+        caller: Caller,
+        ref: str,
+        request: AttentionRequest,
+        *,
+        idempotency_key: str | None = None,
+        hub_token: str | None = None,
     ) -> tuple[JobView, bool]:
         """(the job that draws, whether it is new). The identical picture is drawn once.
 
@@ -51,6 +60,12 @@ class AttentionService:
         """
         caller.require("submit")
         pictured = self._jobs.find(caller, ref)
+        asked_sha256 = hashlib.sha256(f"attention {pictured.id} {request.model_dump_json()}".encode()).hexdigest()
+        if idempotency_key and (earlier := self._idempotency.recall(caller.owner, idempotency_key)):
+            known_sha256, [job_id] = earlier
+            if known_sha256 != asked_sha256:
+                raise InvalidInput("this Idempotency-Key was used with another body", field="Idempotency-Key")
+            return view_of(self._jobs.find(caller, job_id)), False
         body = self._body(pictured, request)
         new = NewJob(
             id=new_id(),
@@ -68,6 +83,8 @@ class AttentionService:
         if hub_token and self._settings.embedded:
             self._secrets.keep(new.id, hub_token)
         [added] = self._store.add([new])
+        if idempotency_key:
+            self._idempotency.remember(caller.owner, idempotency_key, asked_sha256, [added.job.id])
         if added.created:
             self._ringer.ring(added.job.queue, 1)
         else:

@@ -6,7 +6,7 @@ corrupt weights, an architecture that it can't prune, no tokenizer) fails the jo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -188,9 +188,10 @@ class Intake:
                 refuse_builtin(config, flag)
         data.refuse_other_kind(examples.get("data", ()), config, "data")
         task = task_of(config, body.evaluation.task, data.labels_of(examples.get("data", ())))
-        for flag, rows in examples.items():
-            if flag != "vocab":
-                data.check(rows, config, task, field=flag)
+        checked = {
+            flag: data.check(rows, config, task, field=flag) for flag, rows in examples.items() if flag != "vocab"
+        }
+        _check_sides(body, checked)
         axes.check_vocabulary(config, body.recipe)
         axes.check_export(config, body.recipe)
         text_limit(config, body.evaluation.max_length)
@@ -207,6 +208,14 @@ class Intake:
         if queue not in served:
             notes.append(f"no worker serves the queue {queue!r} now; the job waits until one does")
         return queue
+
+
+def _check_sides(body: JobCreate, examples: Mapping[str, Sequence[data.Example]]) -> None:
+    """Raises InvalidData where uploaded files leave nothing to calibrate or to evaluate on."""
+    rows, calibration = examples.get("data"), examples.get("calibration")
+    if rows and (calibration or body.evaluation.calibration is None):
+        number = body.evaluation.max_samples
+        data.split(rows, calibration=calibration, n_evaluation=number, n_calibration=1, seed=body.recipe.seed)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import re
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -124,11 +125,20 @@ def decode_cursor(query: JobQuery) -> Position | None:
         fingerprint, value, job_id = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
     except (binascii.Error, ValueError, TypeError) as error:
         raise _bad_cursor(query, "is not a cursor of this service") from error
-    if not isinstance(job_id, str) or not isinstance(value, (int, float, str, type(None))):
+    if not isinstance(job_id, str) or not job_id.isalnum() or not _is_value_of(parse_sort(query.sort), value):
         raise _bad_cursor(query, "is not a cursor of this service")
     if fingerprint != _fingerprint(query):
         raise _bad_cursor(query, "belongs to a list with another sort or other filters")
     return Position(value, job_id)
+
+
+def _is_value_of(sort: Sort, value: Any) -> bool:
+    """Whether a database can compare ``value`` with what the list is sorted by."""
+    if value is None:
+        return sort.can_be_empty
+    if sort.metric or sort.key in NUMBER_COLUMNS:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, str) and "\0" not in value
 
 
 def _bad_cursor(query: JobQuery, what: str) -> InvalidInput:

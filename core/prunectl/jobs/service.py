@@ -350,13 +350,13 @@ class JobService:
         """Keep a data file under its own digest; raises InvalidInput if the bytes have another, TooLarge past the limit."""
         caller.require("submit")
         name = upload_name(_digest(sha256))
-        limit, seen, total = self._settings.max_upload_bytes, hashlib.sha256(), 0
+        limit, seen, total = self._settings.upload_limit, hashlib.sha256(), 0
 
         def checked() -> Iterator[bytes]:
             nonlocal total
             for chunk in chunks:
                 total += len(chunk)
-                if total > limit:
+                if limit is not None and total > limit:
                     raise TooLarge(
                         f"an upload may have at most {limit} bytes", hint="PRUNECTL_MAX_UPLOAD_BYTES sets the limit"
                     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ from prunectl.sweep import (
     size_of,
     state_of,
 )
+
+_CURSOR = re.compile(r"[0-9a-z]{26}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,13 @@ class SweepService:
     def list(self, caller: Caller, *, limit: int, cursor: str | None) -> SweepPage:
         """The newest first; ``cursor`` is the ``next_cursor`` of the page before."""
         caller.require("read")
+        if cursor is not None and not _CURSOR.fullmatch(cursor):
+            raise InvalidInput(
+                "the cursor is not a cursor of this service",
+                hint="start again without a cursor",
+                field="cursor",
+                value=cursor,
+            )
         rows = self._sweeps.sweeps(owner=caller.sees, limit=limit + 1, after=cursor)
         more = len(rows) > limit
         items = [view_of_sweep(sweep) for sweep in rows[:limit]]

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from prunectl.storage.remote import RemoteStorage
 
 
+_S3 = ("s3", "s3a")
+
+
 def open_storage(url: str) -> LocalStorage | RemoteStorage:
     """A path or ``file://`` URL is a local directory; other schemes go through fsspec.
 
@@ -27,6 +30,8 @@ def open_storage(url: str) -> LocalStorage | RemoteStorage:
                 f"{url!r} is not a local directory", hint="file:///absolute/path", field="storage_url", value=url
             )
         return LocalStorage(Path(unquote(parts.path)))
+    if parts.scheme in _S3 and not parts.netloc:
+        raise InvalidInput(f"{url!r} names no bucket", hint="s3://bucket/prefix", field="storage_url", value=url)
     return _remote(url, parts.scheme)
 
 
@@ -47,7 +52,7 @@ def _remote(url: str, scheme: str) -> RemoteStorage:
     try:
         filesystem, root = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        extra = "s3" if scheme in ("s3", "s3a") else None
+        extra = "s3" if scheme in _S3 else None
         hint = f"pip install 'prunectl[{extra}]'" if extra else f"install fsspec's driver for {scheme}://"
         raise Unavailable(f"{scheme}:// storage needs a driver: {error}", hint=hint) from error
     return RemoteStorage(filesystem, root, scheme)

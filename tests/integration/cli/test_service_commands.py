@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -51,6 +52,8 @@ def test_a_service_from_nothing_to_a_remote_client(run: Run, variables: dict[str
     misspelt = run("tokens", "create", "ci", "--scope", "submitt")
     assert misspelt.returncode == 2
     assert "did you mean submit?" in misspelt.stderr
+    made = json.loads(run("tokens", "create", "ro", "--scope", "read", "--json").stdout)
+    assert (made["name"], made["scopes"], len(made["token"])) == ("ro", ["read"], len(secret))
     listed = run("tokens", "list", "-o", "json").stdout
     assert '"name": "ci"' in listed
     assert secret not in listed
@@ -72,8 +75,10 @@ def test_a_service_from_nothing_to_a_remote_client(run: Run, variables: dict[str
         # On a service, a directory is only a model inside a zoo root.
         outside = run("submit", "--model", "/etc", "--heads", "0.3", **remote)
         assert (outside.returncode, outside.stdout) == (2, "")
-        revoked = run("tokens", "revoke", "ci")
-        assert revoked.returncode == 0, revoked.stderr
+        held = run("tokens", "limit", "ci", "0", "--json").stdout
+        assert json.loads(held) == {"schema_version": 1, "id": "ci", "max_running": 0}
+        revoked = run("tokens", "revoke", "ci", "--json")
+        assert json.loads(revoked.stdout)["name"] == "ci", revoked.stderr
         assert run("list", **remote).returncode == 4
     finally:
         api.terminate()
@@ -95,5 +100,5 @@ def test_migrate_goes_back_and_forth(run: Run) -> None:
     head = run("migrate").stdout.strip()
     assert head
     assert run("migrate", "--down", "base").stdout.strip() == "base"
-    assert run("migrate").stdout.strip() == head
+    assert json.loads(run("migrate", "--json").stdout) == {"schema_version": 1, "id": head}
     assert run("migrate", "--revision", "nonsense").returncode == 2

@@ -55,6 +55,19 @@ def test_the_identical_picture_is_drawn_once(ada: TestClient, pruned: str) -> No
     assert other.json()["id"] != first.json()["id"]
 
 
+def test_one_idempotency_key_asks_for_one_picture(ada: TestClient, services: Services, pruned: str) -> None:
+    def ask(text: str) -> Any:
+        headers = {"Idempotency-Key": "k1"}
+        return ada.post(f"/v1/jobs/{pruned}/attention", json={"text": text}, headers=headers)
+
+    first = ask("a list").json()["id"]
+    support.fail(services)  # without the key, what failed would be drawn again
+    assert ask("a list").json()["id"] == first
+    assert draw(ada, pruned, text="a list").json()["id"] != first
+    refused = ask("another")
+    assert refused.status_code == 422 and refused.json()["errors"][0]["field"] == "Idempotency-Key"
+
+
 def test_the_newest_page_is_an_artifact_of_the_pictured_job(ada: TestClient, services: Services, pruned: str) -> None:
     assert "attention" not in ada.get(f"/v1/jobs/{pruned}").json()["artifacts"]
     drawn = draw(ada, pruned).json()["id"]

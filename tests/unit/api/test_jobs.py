@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from prunectl.settings import Settings
 from prunectl.wiring import Services
 from support import service as support
 
@@ -75,6 +77,13 @@ def test_filters_that_make_no_sense_name_themselves(ada: TestClient, parameter: 
     response = ada.get("/v1/jobs", params={parameter: value})
     assert response.status_code == 422, response.text
     assert response.json()["errors"][0]["field"] == parameter
+
+
+@pytest.mark.parametrize(("limit", "nearest"), [("0", "1"), ("100000", "500")])
+def test_a_limit_out_of_bounds_names_the_nearest(ada: TestClient, limit: str, nearest: str) -> None:
+    [entry] = ada.get("/v1/jobs", params={"limit": limit}).json()["errors"]
+    assert (entry["field"], entry["value"], entry["nearest"]) == ("limit", limit, nearest)
+    assert nearest in entry["allowed"] and "input should" not in entry["message"]
 
 
 def test_cancel_retry_and_delete(ada: TestClient, body: dict[str, Any]) -> None:
@@ -200,6 +209,26 @@ def test_an_upload_over_the_limit_is_refused_however_it_is_sent(ada: TestClient)
     assert ada.put(f"/v1/uploads/{digest}", content=data).status_code == 413
     assert ada.put(f"/v1/uploads/{digest}", content=iter([data[:600], data[600:]])).status_code == 413
     assert ada.head(f"/v1/uploads/{digest}").status_code == 404
+
+
+def test_the_limit_is_a_services_and_not_the_embedded_stacks() -> None:
+    assert Settings().upload_limit == 256 * 2**20
+    assert (
+        Settings(max_upload_bytes=1000).upload_limit
+        == Settings(max_upload_bytes=1000, embedded=True).upload_limit
+        == 1000
+    )
+    assert Settings(embedded=True).upload_limit is None
+
+
+def test_an_upload_without_a_limit(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", embedded=True, max_body_bytes=1000)
+    data = b"x" * 5000
+    address = f"/v1/uploads/{hashlib.sha256(data).hexdigest()}"
+    headers = {"Authorization": f"Bearer {support.SECRETS['ada']}"}
+    with TestClient(support.memory_app(settings, support.memory_services(settings)), headers=headers) as client:
+        assert client.put(address, content=data).status_code == 201
+        assert client.head(address).status_code == 200
 
 
 def test_plan_queues_nothing(ada: TestClient, body: dict[str, Any]) -> None:

@@ -84,6 +84,12 @@ def test_one_wrong_job_refuses_all(ada: TestClient, body: dict[str, Any], change
     assert ada.get("/v1/jobs").json()["items"] == ada.get("/v1/sweeps").json()["items"] == []
 
 
+@pytest.mark.parametrize("cursor", ["zzz", "", "0" * 26 + "!", "*" * 26])
+def test_what_is_no_cursor(ada: TestClient, cursor: str) -> None:
+    refused = ada.get("/v1/sweeps", params={"cursor": cursor})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "cursor")
+
+
 def test_the_size_has_a_limit(services: Services, settings: Settings, body: dict[str, Any]) -> None:
     small = support.memory_services(settings.model_copy(update={"max_sweep_jobs": 5}))
     with TestClient(support.memory_app(settings, small), headers={"Authorization": "Bearer ada-secret"}) as ada:

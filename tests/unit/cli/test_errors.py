@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,36 @@ def test_a_missing_argument(run: Any) -> None:
 def test_no_command_shows_the_help(run: Any) -> None:
     ran = run()
     assert "Usage: prunectl" in ran.out + ran.err
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "/x", "http://host:port", "ftp://host"])
+def test_an_api_url_that_is_none(run: Any, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("PRUNECTL_API_URL", url)
+    ran = run("list")
+    assert ran.code == 2, ran.err
+    assert f"PRUNECTL_API_URL: {url!r}" in ran.err
+
+
+@pytest.mark.parametrize("token", ["tök", "two\nlines"])
+def test_a_token_that_can_be_none(run: Any, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    monkeypatch.setenv("PRUNECTL_API_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("PRUNECTL_API_TOKEN", token)
+    ran = run("list")
+    assert ran.code == 4
+    assert "PRUNECTL_API_TOKEN" in ran.err and token not in ran.err
+
+
+def test_a_tokens_line_break_is_no_part_of_it() -> None:
+    client = Client("http://testserver", " secret\n")
+    assert client._http.headers["authorization"] == "Bearer secret"
+    client.close()
+
+
+def test_a_variable_that_is_empty_counts_as_unset(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRUNECTL_API_URL", "")
+    monkeypatch.setenv("PRUNECTL_MODEL_PATH", "/zoo")
+    origins = {item["variable"]: item["origin"] for item in json.loads(run("config", "--json").out)["items"]}
+    assert (origins["PRUNECTL_API_URL"], origins["PRUNECTL_MODEL_PATH"]) == ("default", "environment")
 
 
 def test_a_url_without_a_token_is_not_authorised(

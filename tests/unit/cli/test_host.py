@@ -40,6 +40,25 @@ def test_the_stack_inherits_nothing_of_a_submission(tmp_path: Path, monkeypatch:
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "kept"),
+    [
+        ("STORAGE_URL", "store", "{here}/store"),
+        ("STORAGE_URL", "/abs", "/abs"),
+        ("STORAGE_URL", "s3://bucket/x", "s3://bucket/x"),
+        ("DATABASE_URL", "sqlite:///jobs.db", "sqlite:///{here}/jobs.db"),
+        ("DATABASE_URL", "sqlite:////abs/jobs.db", "sqlite:////abs/jobs.db"),
+        ("DATABASE_URL", "postgresql+psycopg://host/db", "postgresql+psycopg://host/db"),
+    ],
+)
+def test_the_stacks_paths_are_those_of_the_command_that_starts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, given: str, kept: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    variables = control.stack_environment({f"PRUNECTL_{name}": given}, tmp_path / "home")
+    assert variables[f"PRUNECTL_{name}"] == kept.format(here=tmp_path)
+
+
 def test_who_holds_the_lock(tmp_path: Path) -> None:
     assert control.holder(tmp_path) is None
     with control.lock_file(tmp_path).open("w") as file:

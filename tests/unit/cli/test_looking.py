@@ -207,6 +207,14 @@ def test_logs_whole_tail_and_followed(
     assert (live.code, live.out) == (0, "late\n")
 
 
+def test_logs_as_documents(run: Any, services: Services, ids: dict[str, str]) -> None:
+    services.storage.append(f"logs/{ids['failed']}/a1.log", b"one\ntwo\n")
+    shown = run("logs", "-f", ids["failed"], "-n", "1", "--json")
+    assert (shown.code, json.loads(shown.out)) == (1, {"schema_version": 1, "id": ids["failed"], "logs": "two\n"})
+    both = run("logs", ids["failed"], ids["queued"], "-o", "jsonl").lines
+    assert [json.loads(line)["logs"] for line in both] == ["one\ntwo\n", ""]
+
+
 def test_actions_print_ids_and_go_on_past_a_failure(run: Any, ids: dict[str, str]) -> None:
     ran = run("cancel", "nosuchjob", ids["queued"])
     assert (ran.code, ran.lines) == (5, [ids["queued"]])
@@ -238,7 +246,9 @@ def test_pull_brings_the_whole_checkpoint(run: Any, checkpoint: Any, tmp_path: P
     assert {
         path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*") if path.is_file()
     } == sums(FILES)
-    again = run("pull", checkpoint(sums(FILES)), str(target))
+    job_id, other = checkpoint(sums(FILES)), str(tmp_path / "other")
+    assert json.loads(run("pull", job_id, other, "--json").out) == {"schema_version": 1, "id": job_id, "path": other}
+    again = run("pull", job_id, str(target))
     assert again.code == 2
     assert "not empty" in again.err
 
@@ -270,7 +280,9 @@ def test_a_job_without_a_checkpoint_can_not_be_pulled(run: Any, ids: dict[str, s
 def test_models_and_workers_and_doctor(run: Any, model: str) -> None:
     assert run("models", "-q").lines == [model]
     assert run("models", "list", "--json").code == 0
+    assert json.loads(run("models", "show", model, "--json").out)["schema_version"] == 1
     shown = run("models", "show", model)
+    assert "schema_version" not in shown.out
     assert (shown.code, "bert" in shown.out) == (0, True)
     wrong = run("models", "show", model + "x")
     assert wrong.code == 5

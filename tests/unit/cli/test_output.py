@@ -7,7 +7,16 @@ import sys
 
 import pytest
 
+from prunectl.cli.main import COMMANDS, load
 from prunectl.cli.output import field, print_table
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"api", "worker"}))
+def test_every_command_takes_every_format(name: str) -> None:
+    command = load(COMMANDS[name], name)
+    for each in getattr(command, "commands", {"": command}).values():
+        flags = {flag for parameter in each.params for flag in parameter.opts}
+        assert {"--output", "-o", "--json", "--quiet", "-q"} <= flags, each.name
 
 
 class Terminal(io.StringIO):

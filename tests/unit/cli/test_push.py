@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
 
 from support import service as support
 from support.hub_server import HubServer
@@ -60,6 +64,22 @@ def test_a_dry_run_asks_the_hub_nothing(run: Any, succeed: Any, hub: HubServer) 
     assert hub.requests == []
 
 
+def test_a_push_in_other_formats(run: Any, succeed: Any, hub: HubServer) -> None:
+    job_id = succeed(FILES)
+    shown = json.loads(run("push", job_id, "acme/small", "--json").out)
+    address = f"{hub.endpoint}/acme/small/commit/{hub.repositories['acme/small'].commit}"
+    assert shown == {"schema_version": 1, "id": job_id, "repo": "acme/small", "url": address}
+    assert run("push", job_id, "acme/other", "-q").lines == [job_id]
+    assert run("push", job_id, "acme/third", "-o", "jsn").code == 2
+    assert "acme/third" not in hub.repositories
+
+
+def test_a_dry_run_refuses_the_name_that_a_push_would(run: Any, succeed: Any) -> None:
+    ran = run("push", succeed(FILES), "small", "--dry-run")
+    assert (ran.code, ran.out) == (2, "")
+    assert "org/name" in ran.err
+
+
 @pytest.mark.parametrize(
     ("token", "repo", "code", "said"),
     [("hf_wrong", "acme/small", 4, "HF_TOKEN"), ("hf_right", "small", 2, "org/name"), ("hf_right", "a/b/c", 2, "repo")],
@@ -73,6 +93,21 @@ def test_what_the_hub_refuses(
     assert hub.repositories == {}
 
 
+@pytest.mark.parametrize(("status", "code"), [(400, 1), (404, 1), (429, 3), (500, 3)])
+def test_what_the_hub_answers_instead(
+    run: Any, succeed: Any, hub: HubServer, monkeypatch: pytest.MonkeyPatch, status: int, code: int
+) -> None:
+    def answer(*_: Any, **__: Any) -> None:
+        request = httpx2.Request("POST", f"{hub.endpoint}/api/repos/create")
+        raise HfHubHTTPError("base_model is not valid", response=httpx2.Response(status, request=request))
+
+    monkeypatch.setattr(HfApi, "create_repo", answer)
+    ran = run("push", succeed(FILES), "acme/small")
+    assert ran.code == code
+    assert str(status) in ran.err
+    assert ("base_model is not valid" in ran.err) is (code == 1)
+
+
 def test_no_hub(run: Any, succeed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
@@ -83,5 +118,8 @@ def test_no_hub(run: Any, succeed: Any, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_card_is_printed_and_a_job_without_one_has_none(run: Any, succeed: Any) -> None:
-    assert run("card", succeed(FILES)).out.encode() == CARD
+    job_id = succeed(FILES)
+    assert run("card", job_id).out.encode() == CARD
+    shown = json.loads(run("card", job_id, "-o", "json").out)
+    assert shown == {"schema_version": 1, "id": job_id, "card": CARD.decode()}
     assert run("card", succeed()).code == 5

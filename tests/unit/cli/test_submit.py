@@ -15,6 +15,7 @@ from prunectl.cli import waiting
 from prunectl.cli.main import COMMANDS, load
 from prunectl.recipe import Recipe
 from prunectl.schemas import Evaluation, JobCreate
+from prunectl.settings import Settings
 from prunectl.wiring import Services
 from support import service as support
 
@@ -178,7 +179,34 @@ def test_a_local_data_file_is_uploaded_once_by_its_digest(
     kind, digest = job.spec["evaluation"]["data"].removesuffix("/lines.txt").rsplit(":", 1)
     assert kind == "upload:sha256"
     assert services.storage.read(f"uploads/{digest[:2]}/{digest}") == file.read_bytes()
-    assert run("submit", "-m", model, "--heads", "0.3", "--calibration", str(file), "--data", str(file)).code == 0
+    both = ("--calibration", str(file), "--data", str(file), "--max-samples", "20")
+    assert run("submit", "-m", model, "--heads", "0.3", *both).code == 0
+
+
+def test_texts_that_leave_one_side_empty_are_refused(run: Any, services: Services, model: str, tmp_path: Path) -> None:
+    one, two = tmp_path / "one.txt", tmp_path / "two.txt"
+    one.write_text("the only text\n" * 5)
+    two.write_text("the only text\nanother one\n")
+    alone = run("submit", "-m", model, "--heads", "0.3", "--data", str(one))
+    assert (alone.code, alone.out) == (2, "")
+    assert "single distinct text" in alone.err and "--calibration" in alone.err
+    same = run("submit", "-m", model, "--heads", "0.3", "--data", str(two), "--calibration", str(one))
+    assert (same.code, same.out) == (2, "")
+    assert "every calibration text is also an evaluation text" in same.err
+    assert run("submit", "-m", model, "--heads", "0.3", "--data", str(one), "--calibration", str(two)).code == 0
+    assert run("submit", "-m", model, "--heads", "0.3", "--data", str(two)).code == 0
+
+
+def test_a_file_that_is_too_large_is_named(
+    run: Any, services: Services, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Settings, "upload_limit", 100)
+    file = tmp_path / "lines.txt"
+    file.write_text("a sentence\n" * 10)
+    ran = run("submit", "-m", model, "--heads", "0.3", "--data", str(file))
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"error: --data: '{file}' has 110 bytes")
+    assert "100 bytes" in ran.err
 
 
 def test_columns_travel_as_flags_and_come_back_in_the_spec(

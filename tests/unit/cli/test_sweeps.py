@@ -106,9 +106,17 @@ def test_a_file_and_flags_make_one_grid(run: Any, model: str, tmp_path: Path) ->
     assert run("sweeps", "-q").lines == []
 
 
+def test_a_range_of_whole_numbers_in_a_file_is_no_time_of_day(run: Any, model: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "sweep.yaml"
+    recipe.write_text(f"model: {model}\nname: 2026-01-31\nheads: 0.1\nseed: 1:5:2\n")
+    ran = run("sweep", "-f", str(recipe), "--set", "ffn=0", "--set", "max_samples=10:30:10", "--dry-run", "-o", "json")
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["grid"] == {"seed": ["1", "3", "5"], "max_samples": ["10", "20", "30"]}
+
+
 def test_local_files_are_sent_once_each(run: Any, model: str, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        (tmp_path / f"{name}.txt").write_text(f"a line of {name}\n" * 8)
+        (tmp_path / f"{name}.txt").write_text("".join(f"line {number} of {name}\n" for number in range(8)))
     files = f"{tmp_path / 'a.txt'};{tmp_path / 'b.txt'}"
     ran = run("sweep", "-m", model, "--heads", "0.1,0.2", "--data", files, "-o", "json")
     assert ran.code == 0, ran.err

@@ -30,6 +30,14 @@ class TestRead:
         path = write(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)) + "\n\n")
         assert read(path) == [Example("a", "b", 1), Example("c", None, "positive"), Example("d")]
 
+    def test_escapes_of_whole_characters_are_read(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "a.jsonl", '{"text": "\\ud83d\\ude00 \\u00e4"}\n')
+        assert [example.text for example in read(path)] == ["😀 ä"]
+
+    def test_csv_has_long_texts(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "a.csv", "text\n" + "word " * 50_000 + "\n")
+        assert len(read(path)[0].text.split()) == 50_000
+
     def test_csv_has_quoted_texts_over_several_lines(self, tmp_path: Path) -> None:
         path = write(tmp_path, "a.csv", 'label,text\n1,"one, ""two""\nthree"\n,four\n')
         assert read(path) == [Example('one, "two"\nthree', None, "1"), Example("four")]
@@ -62,6 +70,7 @@ class TestRead:
             ("a.jsonl", "[" * 100_000, "row 1"),
             ("a.jsonl", '{"text": "a"}\n{"label": 1}\n', "row 2 has no text"),
             ("a.jsonl", '{"text": "a"}\n{"text": null}\n', "row 2 has no text"),
+            ("a.jsonl", '{"text": "a"}\n{"text": "half a \\ud83d"}\n', "row 2 has half of a surrogate pair"),
             ("a.jsonl", '{"text": 5}', "row 1 has a text that is int"),
             ("a.jsonl", '{"text": "a", "label": true}', "row 1 has the label True"),
             ("a.jsonl", '{"text": "a", "label": 0.5}', "row 1 has the label 0.5"),

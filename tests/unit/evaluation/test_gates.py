@@ -56,6 +56,12 @@ def test_a_drop_has_the_error_of_the_paired_difference() -> None:
     assert not judge(max_drop=0.015).passed  # type: ignore[union-attr]
 
 
+def test_no_drop_is_a_plain_zero() -> None:
+    alike = {"eval_accuracy": Measure(before=0.9, after=0.9)}
+    gate = gates.verdict(gates.parse_gate("eval_accuracy_drop<=0"), alike)
+    assert gate is not None and str(gate.conditions[0].value) == "0.0"
+
+
 def test_every_condition_must_hold() -> None:
     gate = judge(max_drop=0.05, min_speedup=1.1, gate=["model_bytes<=50 and eval_loss<1"])
     assert gate is not None and not gate.passed

@@ -101,6 +101,12 @@ def test_a_flat_file_holds_all_of_it() -> None:
     assert flatten(job)["layers"] == [0, 2]
 
 
+@pytest.mark.parametrize("timeout", ["30d", "90s", "1234567.5s", "0.00001s"])
+def test_a_timeout_comes_back_as_it_was(timeout: str) -> None:
+    job = JobCreate.model_validate({"model": "m", "recipe": {"heads": 0.1}, "timeout_seconds": timeout})
+    assert JobCreate.model_validate(nest(flatten(job))) == job
+
+
 def test_heads_and_neurons_are_refitted_unless_the_recipe_says_otherwise() -> None:
     usual, without = Recipe(heads=0.3), Recipe(heads=0.3, refit=False)
     assert usual.refit and not without.refit

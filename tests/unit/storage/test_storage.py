@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,40 @@ from prunectl.errors import Conflict, DiskFull, InvalidInput, NotFound, Unavaila
 from prunectl.jobs.ports import Storage
 from prunectl.storage import open_storage
 from prunectl.storage.local import LocalStorage
+from support.s3_server import S3Server
 
 BAD_NAMES = ["/etc/passwd", "../x", "a/../../x", "a//b", "", ".", "a/.", "a\\b", "a\nb", "a\0b"]
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[S3Server]:
+    """An S3 of this machine, with one bucket; where ``s3://`` leads to."""
+    s3fs = pytest.importorskip("s3fs")
+    variables = {"ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s", "DEFAULT_REGION": "us-east-1", "MAX_ATTEMPTS": "1"}
+    with S3Server("bucket").running() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in {**variables, "ENDPOINT_URL": server.endpoint}.items():
+            patch.setenv(f"AWS_{name}", value)
+        patch.setattr(s3fs.S3FileSystem, "retries", 1)
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield server
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def s3(s3_server: S3Server) -> Iterator[S3Server]:
+    yield s3_server
+    s3_server.buckets["bucket"].clear()
+    s3_server.fault = None
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "local":
         return open_storage(str(tmp_path / "a storage"))
-    return open_storage(f"memory://bucket/{tmp_path.name}")
+    if request.param == "memory":
+        return open_storage(f"memory://bucket/{tmp_path.name}")
+    request.getfixturevalue("s3")
+    return open_storage("s3://bucket/some/prefix")
 
 
 @pytest.fixture
@@ -70,7 +96,7 @@ def test_write_read_append_size(storage: Storage) -> None:
     storage.append("logs/x", b"def")
     assert storage.size("logs/x") == 6
     assert storage.read("logs/x", offset=2, length=3) == b"cde"
-    assert storage.read("logs/x", offset=6) == b""
+    assert storage.read("logs/x", offset=6) == storage.read("logs/x", offset=9, length=2) == b""
     storage.write("logs/x", b"new")
     assert storage.read("logs/x") == b"new"
     assert storage.write_stream("uploads/y", iter([b"1", b"23"])) == 3
@@ -209,7 +235,41 @@ def test_half_written_things_are_not_listed(tmp_path: Path) -> None:
     assert [name for name, _ in storage.children("")] == [".tmp-1"]
 
 
-@pytest.mark.parametrize("url", ["nope://x", "file://otherhost/x", "file://"])
+def test_what_another_machine_wrote_is_seen(s3: S3Server) -> None:
+    storage = open_storage("s3://bucket/prefix")
+    storage.write("uploads/ab/one", b"1")
+    assert [name for name, _ in storage.children("uploads/ab")] == ["one"]
+    s3.buckets["bucket"]["prefix/uploads/ab/two"] = b"2"
+    assert storage.exists("uploads/ab/two")
+    with storage.open("uploads/ab/two") as file:
+        assert file.read() == b"2"
+    list(storage.children("uploads/ab"))
+    s3.buckets["bucket"]["prefix/uploads/ab/three"] = b"3"
+    storage.append("uploads/ab/three", b"4")
+    assert storage.read("uploads/ab/three") == b"34"
+
+
+@pytest.mark.parametrize("fault", ["refuses", "hangs up"])
+def test_an_s3_that_refuses_or_hangs_up(s3: S3Server, checkpoint: Path, fault: str) -> None:
+    storage = open_storage("s3://bucket/prefix")
+    s3.fault = fault
+    acts = [
+        lambda: storage.read("x"),
+        lambda: storage.write("x", b"x"),
+        lambda: storage.append("x", b"x"),
+        lambda: storage.size("x"),
+        lambda: storage.list(""),
+        lambda: list(storage.children("")),
+        lambda: storage.open("x"),
+        lambda: storage.remove("x"),
+        lambda: storage.publish(str(checkpoint), "runs/j/a1"),
+    ]
+    for number, act in enumerate(acts):
+        with pytest.raises(Unavailable):
+            pytest.fail(f"act {number} gave {act()!r}")
+
+
+@pytest.mark.parametrize("url", ["nope://x", "file://otherhost/x", "file://", "s3://", "s3:///prefix"])
 def test_unknown_locations(url: str) -> None:
     with pytest.raises(InvalidInput):
         open_storage(url)

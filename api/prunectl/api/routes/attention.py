@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from prunectl.api.auth import CurrentCaller
 from prunectl.api.dependencies import Attention, ServiceSettings
 from prunectl.api.problems import responses
-from prunectl.api.routes.jobs import HubToken
+from prunectl.api.routes.jobs import HubToken, IdempotencyKey
 from prunectl.attention import AttentionRequest
 from prunectl.schemas import JobView
 
@@ -22,6 +22,7 @@ def draw_attention(
     caller: CurrentCaller,
     attention: Attention,
     settings: ServiceSettings,
+    idempotency_key: IdempotencyKey = None,
     hub_token: HubToken = None,
 ) -> JobView:
     """Queue the picture of the job's attention, before and after, for a text.
@@ -29,7 +30,9 @@ def draw_attention(
     What comes back is the job that draws it; its artifact ``attention.html`` is the page. ``Prunectl-Existing: true``
     says that the identical picture was asked for before.
     """
-    drawn, created = attention.draw(caller, ref, body, hub_token=hub_token if settings.embedded else None)
+    drawn, created = attention.draw(
+        caller, ref, body, idempotency_key=idempotency_key, hub_token=hub_token if settings.embedded else None
+    )
     response.headers["Location"] = f"/v1/jobs/{drawn.id}"
     if not created:
         response.headers["Prunectl-Existing"] = "true"

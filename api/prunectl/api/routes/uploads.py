@@ -32,13 +32,14 @@ async def upload(
 ) -> dict[str, str]:
     """Keep the body under its SHA-256; a body with another digest is refused."""
     caller.require("submit")
+    limit = settings.upload_limit
     # Spooled first: the event loop takes the bytes as they come, the service reads them in a thread.
     with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
         size = 0
         async for chunk in request.stream():
             size += len(chunk)
-            if size > settings.max_upload_bytes:
-                raise too_large(settings.max_upload_bytes)
+            if limit is not None and size > limit:
+                raise too_large(limit)
             await run_in_threadpool(spool.write, chunk)
         spool.seek(0)
         reference = await run_in_threadpool(jobs.upload, caller, sha256, _chunks(spool))

@@ -32,7 +32,7 @@ def command(
     from prunectl.cli.advice import next_commands
     from prunectl.cli.connection import connect
     from prunectl.cli.download import fetch_file
-    from prunectl.cli.output import Format, choose_format, field, print_documents, write
+    from prunectl.cli.output import choose_format, print_fact
     from prunectl.cli.waiting import succeeded, wait
 
     format = choose_format(output, as_json, quiet)
@@ -43,17 +43,8 @@ def command(
         of = ended["attention"]["of"]
         path = out or Path(f"attention-{of}.html")
         fetch_file(client, ended["id"], PAGE, path, option="out")
-    if format in (Format.TABLE, Format.WIDE):
-        write(str(path))
-    else:
-        shown = {
-            "schema_version": 1,
-            "id": ended["id"],
-            "of": of,
-            "path": str(path),
-            "uri": ended["artifacts"]["attention"],
-        }
-        print_documents([shown], format, lambda item: None, [field(name) for name in ("id", "of", "path", "uri")])
+    shown = {"id": ended["id"], "of": of, "path": str(path), "uri": ended["artifacts"]["attention"]}
+    print_fact(shown, format, str(path))
     next_commands(f"show {of}", f"report {of}")
 
 

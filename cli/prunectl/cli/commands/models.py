@@ -43,13 +43,14 @@ def show(
     model["id"] = model["name"]
 
     def page(item: object) -> None:
-        print_facts([(key, str(value)) for key, value in model.items() if value is not None and key != "id"])
+        shown = [(key, str(value)) for key, value in model.items() if value is not None]
+        print_facts([(key, value) for key, value in shown if key not in ("id", "schema_version")])
 
     if format == "id":
         print_documents([model], format, page, [])
     else:
         model.pop("id")
-        print_documents([model], format, page, [field(key) for key in model])
+        print_documents([model], format, page, [field(key) for key in model if key != "schema_version"])
 
 
 def _list(output: str | None, as_json: bool, quiet: bool) -> None:

@@ -30,9 +30,11 @@ def command(
     from prunectl.cli.advice import next_commands
     from prunectl.cli.connection import connect
     from prunectl.cli.download import fetch_checkpoint
-    from prunectl.cli.output import Column, choose_format, print_list, write
+    from prunectl.cli.output import Column, choose_format, print_fact, print_list
     from prunectl.quantities import data_size
 
+    format = choose_format(output, as_json, quiet)
+    upload = hub_upload.Upload(repo, revision=revision, private=private)
     with connect() as client:
         job = client.job(id)
         if dry_run:
@@ -41,11 +43,11 @@ def command(
                 Column("path", "FILE", lambda file: str(file["path"]), lambda file: file["path"]),
                 Column("size", "SIZE", lambda file: data_size(file["size"]), lambda file: file["size"]),
             ]
-            print_list(files, choose_format(output, as_json, quiet), columns)
+            print_list(files, format, columns)
             return
-        upload = hub_upload.Upload(repo, revision=revision, private=private)
         with tempfile.TemporaryDirectory(prefix="prunectl-push-") as scratch:
             directory = Path(scratch) / "checkpoint"
             fetch_checkpoint(client, job["id"], directory)
-            write(upload.send(directory, message or f"Add what prunectl job {job['id']} made"))
+            address = upload.send(directory, message or f"Add what prunectl job {job['id']} made")
+    print_fact({"id": job["id"], "repo": repo, "url": address}, format, address)
     next_commands(f"show {job['id']}")

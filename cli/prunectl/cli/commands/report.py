@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -34,7 +34,7 @@ def command(
     from prunectl.cli.actions import check_ids_or_sweep
     from prunectl.cli.connection import connect
     from prunectl.cli.download import write_file
-    from prunectl.cli.output import Format, choose_format, field, print_documents, write
+    from prunectl.cli.output import choose_format, print_fact
 
     check_ids_or_sweep(ids, sweep)
     format = choose_format(output, as_json, quiet)
@@ -50,11 +50,7 @@ def command(
         else:
             path = out or Path(f"report-{of}.html")
             write_file(path, [client.report(refs, of if sweep else None)], option="out")
-    if format in (Format.TABLE, Format.WIDE):
-        write(str(path))
-        return
-    shown: dict[str, Any] = {"schema_version": 1, "id": of, "jobs": refs, "path": str(path)}
-    print_documents([shown], format, lambda item: None, [field(name) for name in ("id", "jobs", "path")])
+    print_fact({"id": of, "jobs": refs, "path": str(path)}, format, str(path))
 
 
 def _check_heat_map(path: Path, ids: list[str], out: Path | None) -> None:

@@ -6,19 +6,20 @@ from typing import Annotated
 
 import typer
 
-from prunectl.cli.output import JsonOption, OutputOption
+from prunectl.cli.output import JsonOption, OutputOption, QuietOption
 
 
 def command(
     ids: Annotated[list[str], typer.Argument(metavar="ID...")],
     output: OutputOption = None,
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Print the recipe file that submits a job again: prunectl spec ID | prunectl submit -f -"""
     from prunectl.cli.connection import connect
     from prunectl.cli.output import Format, choose_format, field, print_list, to_json, to_yaml, write
 
-    format = choose_format(output, as_json, False, default=Format.YAML)
+    format = choose_format(output, as_json, quiet, default=Format.YAML)
     with connect() as client:
         found = {ref: client.spec(ref) for ref in ids}
     specs = list(found.values())

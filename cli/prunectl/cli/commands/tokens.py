@@ -32,12 +32,16 @@ def create(
         int | None,
         typer.Option(metavar="N", min=0, help="At most N jobs of this owner run at once, with all of their tokens."),
     ] = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Make a token and print it, once."""
-    from prunectl.cli.output import write
+    from prunectl.cli.output import choose_format, print_fact
     from prunectl.errors import InvalidInput, nearest
     from prunectl.schemas import parse_duration
 
+    format = choose_format(output, as_json, quiet)
     with _services() as services:
         from prunectl.cli.host.tokens import SCOPES, mint
 
@@ -53,21 +57,31 @@ def create(
             raise InvalidInput(f"expires: {error}", field="expires", value=expires) from None
         if max_running is not None:
             services.limits.set_limit(owner or name, max_running)
-        write(mint(services.tokens, name=name, owner=owner or name, scope=scope, expires_at=expires_at))
+        secret = mint(services.tokens, name=name, owner=owner or name, scope=scope, expires_at=expires_at)
+    made = {"name": name, "owner": owner or name, "scopes": [scope], "token": secret}
+    print_fact({"id": secret} if format == "id" else made, format, secret)
 
 
 @app.command()
 def limit(
     owner: Annotated[str, typer.Argument(metavar="OWNER", help="Whose jobs.")],
     max_running: Annotated[str, typer.Argument(metavar="N|none", help="none: PRUNECTL_MAX_RUNNING_PER_OWNER again.")],
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Let at most N jobs of an owner run at the same time; 0 holds them back."""
+    from prunectl.cli.output import Format, choose_format, print_fact
     from prunectl.errors import InvalidInput
 
+    format = choose_format(output, as_json, quiet)
     if max_running != "none" and not max_running.isdecimal():
         raise InvalidInput(f"max-running: {max_running!r} is neither a number nor none", field="max_running")
+    number = None if max_running == "none" else int(max_running)
     with _services() as services:
-        services.limits.set_limit(owner, None if max_running == "none" else int(max_running))
+        services.limits.set_limit(owner, number)
+    if format not in (Format.TABLE, Format.WIDE):
+        print_fact({"id": owner, "max_running": number}, format, "")
 
 
 @app.command("list")
@@ -86,11 +100,17 @@ def list_(output: OutputOption = None, as_json: JsonOption = False, quiet: Quiet
 
 
 @app.command()
-def revoke(name: Annotated[str, typer.Argument(metavar="ID|NAME")]) -> None:
+def revoke(
+    name: Annotated[str, typer.Argument(metavar="ID|NAME")],
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
     """Revoke a token; it stops working at once."""
-    from prunectl.cli.output import write
+    from prunectl.cli.output import choose_format, print_fact
     from prunectl.errors import Conflict, NotFound
 
+    format = choose_format(output, as_json, quiet)
     with _services() as services:
         live = [token for token in services.tokens.tokens() if token.revoked_at is None]
         found = [token for token in live if token.id == name] or [token for token in live if token.name == name]
@@ -99,7 +119,7 @@ def revoke(name: Annotated[str, typer.Argument(metavar="ID|NAME")]) -> None:
         if len(found) > 1:
             raise Conflict(f"{name!r} is the name of {len(found)} tokens", hint="revoke by id: prunectl tokens list")
         services.tokens.revoke_token(found[0].id)
-        write(found[0].id)
+    print_fact({"id": found[0].id, "name": found[0].name}, format, found[0].id)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ PROBE_SECONDS = 5.0
 STOP_MARGIN_SECONDS = 10.0
 # The submitter's, not the stack's: each job brings its own, so one command's must not leak into another's.
 _NOT_INHERITED = ("PRUNECTL_API_URL", "PRUNECTL_API_TOKEN", "PRUNECTL_MODEL_PATH")
+_RELATIVE_SQLITE = re.compile(r"(?P<scheme>sqlite(\+\w+)?:///)(?P<path>[^/:?][^?]*)$")
 RESTART_HINT = "restart the embedded stack: prunectl down; prunectl up"
 
 
@@ -190,15 +192,21 @@ def _spawn(home: Path) -> subprocess.Popen[bytes]:
 
 
 def stack_environment(variables: Mapping[str, str], home: Path) -> dict[str, str]:
-    """The environment of the stack's processes: the caller's, without what belongs to a submission."""
+    """The environment of the stack's processes: the caller's, without what belongs to a submission.
+
+    The stack runs in its home, so relative paths are made absolute: there they would point elsewhere.
+    """
     kept = {
         name: value for name, value in variables.items() if name not in _NOT_INHERITED and not name.startswith("HF_")
     }
     if "PYTHONPATH" in kept:
-        # The stack runs in its home, where a relative entry would point elsewhere.
         kept["PYTHONPATH"] = os.pathsep.join(
             str(Path(part).absolute()) for part in kept["PYTHONPATH"].split(os.pathsep) if part
         )
+    if (storage := kept.get("PRUNECTL_STORAGE_URL")) and "://" not in storage:
+        kept["PRUNECTL_STORAGE_URL"] = str(Path(storage).expanduser().absolute())
+    if relative := _RELATIVE_SQLITE.match(kept.get("PRUNECTL_DATABASE_URL", "")):
+        kept["PRUNECTL_DATABASE_URL"] = relative["scheme"] + str(Path(relative["path"]).absolute())
     return {**kept, "PRUNECTL_HOME": str(home), "PRUNECTL_EMBEDDED": "1"}
 
 
