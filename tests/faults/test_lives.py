@@ -57,6 +57,7 @@ def test_only_the_supervisor_frozen(fleet: Fleet) -> None:
     fleet.start(name="other")
     until(lambda: fleet.get(job).state.terminal, "the other worker", 30)
     os.kill(pool, signal.SIGCONT)
+    until(lambda: not alive(runner), "the end of the runner without a lease")
     [ended] = assert_nothing_lost(fleet, [job])
     assert (ended.worker, ended.attempt) == ("other", 2)
 

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 import uuid
 import warnings
 from collections.abc import Callable, Sequence
@@ -51,7 +52,8 @@ def serve(
     """Work until told to stop; the exit status.
 
     SIGTERM (or Ctrl-C): the jobs are handed back, which burns no retry; a second one ends their runners without grace.
-    A worker that hears no ring although work waits starts itself anew, with the same process id.
+    A worker that hears no ring although work waits, or whose Celery fails after it was ready, starts itself anew, with the
+    same process id.
     Raises InvalidInput for wrong arguments, Unavailable where the database doesn't answer or isn't migrated.
     """
     _check(slots, settings)
@@ -87,8 +89,14 @@ def serve(
     )
     watchdog = Watchdog(store, me.queues, board, stop, doorbell.ping, settings)
     watchdog.start()
+    ready = threading.Event()
+
+    def on_ready() -> None:
+        ready.set()
+        sweeper.start()
+
     try:
-        status = _run_celery(app, queues, slots, me.name, settings, stop, on_ready=sweeper.start)
+        status = _run_celery(app, queues, slots, me.name, settings, stop, on_ready=on_ready)
     finally:
         sweeper.stop()
         try:
@@ -96,6 +104,11 @@ def serve(
         except PrunectlError as error:
             logger.warning("can't sign off, the sweepers will: %s", error.message)
         watchdog.finish()
+    if status != 0 and ready.is_set() and not stop:
+        # kombu 5.7 fails so when Redis goes away while a ring is held that no slot has taken yet. One that was never ready
+        # has a reason that a new start would only meet again.
+        logger.error("Celery has failed (exit %d): restarting this worker", status)
+        restart()
     if watchdog.restart_wanted:
         restart()
     return status
