@@ -42,7 +42,7 @@ test-all: setup ## Run every test that needs no accelerator, the long ones too
 	$(call in_two_parts,not gpu)
 
 # Tests that start servers and workers wait for clocks: they run one at a time, on a machine that does nothing else.
-SIDE_BY_SIDE := tests/unit $(addprefix tests/integration/,api checkpoints db evaluation imports pruning recovery zoo)
+SIDE_BY_SIDE := tests/unit $(addprefix tests/integration/,api checkpoints db evaluation imports pruning recovery storage zoo)
 define in_two_parts
 $(BIN)/python -m pytest -m "$(1)" -n 2 --dist loadfile $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 $(BIN)/python -m pytest -m "$(1)" $(addprefix --ignore=,$(SIDE_BY_SIDE)) $(PYTEST_ARGS)

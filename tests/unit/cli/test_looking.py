@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from prunectl.cli import waiting
+from prunectl.jobs.caller import Caller
+from prunectl.schemas import JobCreate
 from prunectl.wiring import Services
 from support import service as support
 from support.service import sums
@@ -20,17 +22,12 @@ pytestmark = pytest.mark.usefixtures("service")
 
 
 @pytest.fixture
-def ids(run: Any, services: Services, model: str) -> dict[str, str]:
+def ids(services: Services, model: str) -> dict[str, str]:
     """A job in each state."""
-    found = {}
-    for state, heads in (
-        ("succeeded", "0.1"),
-        ("failed", "0.2"),
-        ("gated", "0.3"),
-        ("cancelled", "0.4"),
-        ("queued", "0.5"),
-    ):
-        found[state] = run("submit", "-m", model, "--heads", heads, "--name", state).lines[0]
+    found, ada = {}, Caller("ada", frozenset({"submit"}))
+    for state, heads in (("succeeded", 0.1), ("failed", 0.2), ("gated", 0.3), ("cancelled", 0.4), ("queued", 0.5)):
+        body = JobCreate.model_validate({"model": model, "recipe": {"heads": heads}, "name": state})
+        found[state] = services.jobs.submit(ada, body).job.id
         if state == "succeeded":
             support.succeed(services)
         elif state == "failed":
@@ -38,7 +35,7 @@ def ids(run: Any, services: Services, model: str) -> dict[str, str]:
         elif state == "gated":
             support.succeed(services, gate=False)
         elif state == "cancelled":
-            run("cancel", found[state])
+            services.jobs.cancel(ada, found[state])
     return found
 
 
