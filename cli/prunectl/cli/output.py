@@ -127,10 +127,11 @@ def print_documents(
         print_list(items, format, columns)
 
 
-def print_fact(document: Item, format: Format, text: str) -> None:
-    """What a command has to say: to people ``text`` alone, else ``document``, whose ``id`` it is called by."""
+def print_fact(document: Item, format: Format, text: str | None) -> None:
+    """What a command has to say: to people ``text`` alone (None: nothing), else ``document``, whose ``id`` it is called by."""
     if format in (Format.TABLE, Format.WIDE):
-        write(text)
+        if text is not None:
+            write(text)
     else:
         shown = {"schema_version": SCHEMA_VERSION, **document}
         print_documents([shown], format, lambda item: None, [field(name) for name in document])

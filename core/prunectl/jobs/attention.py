@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from prunectl.attention import PRIORITY, TAG, AttentionJob, AttentionRequest, Pictured, read_spec
 from prunectl.errors import Conflict, InvalidInput, nearest
 from prunectl.jobs.caller import Caller
+from prunectl.jobs.idempotency import recalled
 from prunectl.jobs.intake import new_id
 from prunectl.jobs.model import Job, JobState
 from prunectl.jobs.ports import IdempotencyStore, JobQuery, JobStore, NewJob, Storage
@@ -61,10 +62,7 @@ class AttentionService:
         caller.require("submit")
         pictured = self._jobs.find(caller, ref)
         asked_sha256 = hashlib.sha256(f"attention {pictured.id} {request.model_dump_json()}".encode()).hexdigest()
-        if idempotency_key and (earlier := self._idempotency.recall(caller.owner, idempotency_key)):
-            known_sha256, [job_id] = earlier
-            if known_sha256 != asked_sha256:
-                raise InvalidInput("this Idempotency-Key was used with another body", field="Idempotency-Key")
+        if job_id := recalled(self._idempotency, caller.owner, idempotency_key, asked_sha256):
             return view_of(self._jobs.find(caller, job_id)), False
         body = self._body(pictured, request)
         new = NewJob(

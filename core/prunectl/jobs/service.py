@@ -18,6 +18,7 @@ from prunectl.jobs.attention import directory_of, with_picture
 from prunectl.jobs.caller import Caller
 from prunectl.jobs.catalog import Catalog
 from prunectl.jobs.doctor import Check, Doctor
+from prunectl.jobs.idempotency import recalled
 from prunectl.jobs.intake import Intake, new_job_of
 from prunectl.jobs.lookup import upload_name
 from prunectl.jobs.model import Job, JobState
@@ -125,8 +126,8 @@ class JobService:
         """Queue a job, or return the identical one. The doorbell rings after the commit, and may fail without harm."""
         caller.require("submit")
         body_sha256 = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
-        if idempotency_key and (earlier := self._idempotency.recall(caller.owner, idempotency_key)):
-            return self._repeated(caller, earlier, body_sha256)
+        if job_id := recalled(self._idempotency, caller.owner, idempotency_key, body_sha256):
+            return Submitted(view_of(self.find(caller, job_id)), created=False)
         admitted = self._intake.admit(body, hub_token=hub_token)
         new = new_job_of(caller, admitted)
         if hub_token and self._settings.embedded:
@@ -139,12 +140,6 @@ class JobService:
         if added.created:
             self._ringer.ring(added.job.queue, 1)
         return Submitted(view_of(added.job), added.created)
-
-    def _repeated(self, caller: Caller, earlier: tuple[str, list[str]], body_sha256: str) -> Submitted:
-        known_sha256, [job_id] = earlier
-        if known_sha256 != body_sha256:
-            raise InvalidInput("this Idempotency-Key was used with another body", field="Idempotency-Key")
-        return Submitted(view_of(self.find(caller, job_id)), created=False)
 
     def _alive(self) -> Sequence[Worker]:
         return self._workers.workers(alive_within_seconds=alive_within_seconds(self._settings))

@@ -11,6 +11,7 @@ from typing import Any
 
 from prunectl.errors import Conflict, InvalidInput, NotFound
 from prunectl.jobs.caller import Caller
+from prunectl.jobs.idempotency import recalled
 from prunectl.jobs.intake import Admitted, Intake, new_id, new_job_of
 from prunectl.jobs.model import Job, JobState
 from prunectl.jobs.ports import IdempotencyStore, JobQuery, NewSweep, Sweep, SweepStore
@@ -72,10 +73,7 @@ class SweepService:
         """
         caller.require("submit")
         body_sha256 = hashlib.sha256(b"sweep " + create.model_dump_json().encode()).hexdigest()
-        if idempotency_key and (earlier := self._idempotency.recall(caller.owner, idempotency_key)):
-            known_sha256, [sweep_id] = earlier
-            if known_sha256 != body_sha256:
-                raise InvalidInput("this Idempotency-Key was used with another body", field="Idempotency-Key")
+        if sweep_id := recalled(self._idempotency, caller.owner, idempotency_key, body_sha256):
             return SubmittedSweep(view_of_sweep(self._sweep(caller, sweep_id)), created=False)
         admitted = self._admit(create, hub_token)
         sweep = NewSweep(id=new_id(), owner=caller.owner, spec=_spec(create), name=create.name)

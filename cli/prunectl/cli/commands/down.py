@@ -10,11 +10,10 @@ def command(output: OutputOption = None, as_json: JsonOption = False, quiet: Qui
     from prunectl.cli.connection import load_settings
     from prunectl.cli.failures import say
     from prunectl.cli.host import control
-    from prunectl.cli.output import Format, choose_format, print_fact
+    from prunectl.cli.output import choose_format, print_fact
 
     format = choose_format(output, as_json, quiet)
     settings = load_settings()
     stopped = control.down(settings)
     say("stopped" if stopped else f"not running: {settings.home}")
-    if format not in (Format.TABLE, Format.WIDE):
-        print_fact({"id": str(settings.home), "stopped": stopped}, format, "")
+    print_fact({"id": str(settings.home), "stopped": stopped}, format, None)

@@ -71,7 +71,7 @@ def limit(
     quiet: QuietOption = False,
 ) -> None:
     """Let at most N jobs of an owner run at the same time; 0 holds them back."""
-    from prunectl.cli.output import Format, choose_format, print_fact
+    from prunectl.cli.output import choose_format, print_fact
     from prunectl.errors import InvalidInput
 
     format = choose_format(output, as_json, quiet)
@@ -80,8 +80,7 @@ def limit(
     number = None if max_running == "none" else int(max_running)
     with _services() as services:
         services.limits.set_limit(owner, number)
-    if format not in (Format.TABLE, Format.WIDE):
-        print_fact({"id": owner, "max_running": number}, format, "")
+    print_fact({"id": owner, "max_running": number}, format, None)
 
 
 @app.command("list")
