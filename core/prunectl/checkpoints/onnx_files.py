@@ -115,8 +115,7 @@ def quantize(path: Path, target: Path) -> None:
     """Write the model in ``path`` with int8 matrices and embeddings to ``target``; one scale an output channel."""
     quantization: Any = _library("onnxruntime.quantization")
     graph = _library("onnx").load(str(path), load_external_data=False).graph
-    # A layer that keeps no head or no neuron has matrices without entries, which the quantizer can't take a scale of.
-    empty = {held.name for held in graph.initializer if 0 in held.dims}
+    empty = _without_entries(graph)
     with _quiet():
         quantization.quantize_dynamic(
             str(path),
@@ -155,7 +154,7 @@ def quantize_static(path: Path, target: Path, texts: Sequence[Mapping[str, Tenso
         quantization.quant_pre_process(str(path), str(shaped), skip_optimization=True, skip_symbolic_shape=True)
         graph = onnx.load(str(shaped), load_external_data=False).graph
         held = {tensor.name for tensor in graph.initializer}
-        empty = {tensor.name for tensor in graph.initializer if 0 in tensor.dims}
+        empty = _without_entries(graph)
         quantization.quantize_static(
             str(shaped),
             str(target),
@@ -174,6 +173,11 @@ def quantize_static(path: Path, target: Path, texts: Sequence[Mapping[str, Tenso
             # What comes out of a matrix is added to a bias in float32: rounding it first only loses digits.
             extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
         )
+
+
+def _without_entries(graph: Any) -> set[str]:
+    """Matrices of layers that keep no head or no neuron: the quantizer can't take a scale of them."""
+    return {held.name for held in graph.initializer if 0 in held.dims}
 
 
 def _fed(
