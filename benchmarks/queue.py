@@ -24,6 +24,7 @@ from benchmarks.report import Measurement, Report, percentile
 from benchmarks.stub_worker import NOOP_QUEUE, noop_app
 from sqlalchemy import text
 
+from prunectl.cli.host.service import settle
 from prunectl.db import migrate
 from prunectl.db.job_store import SqlJobStore
 from prunectl.db.session import make_engine
@@ -38,7 +39,11 @@ PACKAGES = ("celery", "kombu", "redis", "sqlalchemy", "psycopg")
 
 
 def accepting(report: Report, database: str, broker: str, home: Path, *, jobs: int, rounds: int) -> None:
-    """A sweep of validated bodies until it is committed and the bell is rung, against as many messages one by one."""
+    """A sweep of validated bodies until it is committed and the bell is rung, against as many messages one by one.
+
+    Both under the garbage collector's settings of our service, which help Celery as well.
+    """
+    settle()
     store = SqlJobStore(make_engine(database))
     bell = CeleryDoorbell(make_app(Settings(home=home, database_url=database, broker_url=broker)))
     noop, client = noop_app(broker).tasks["noop"], redis_client.from_url(broker)

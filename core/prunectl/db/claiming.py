@@ -41,6 +41,8 @@ from prunectl.jobs.steering import PATIENCE_SECONDS, STARTING, WINDOW
 
 NO_LIMIT = 2**31 - 1
 """For ``:below`` and ``:max_running``."""
+OLDEST = 32
+"""Jobs that `idle_owner` looks at."""
 
 _HEAD = (jobs.c.queue, jobs.c.owner, jobs.c.created_at, jobs.c.id)
 # Written into the statement: a prepared one that doesn't know its limit is planned as if it wanted every row.
@@ -87,6 +89,32 @@ def waiting_owners(queues: tuple[str, ...], *, lateral: bool) -> Select[Any]:
         .order_by(busy, waiting.c.created_at, waiting.c.id)
         .offset(bindparam("skip", type_=Integer))
         .limit(bindparam("take", type_=Integer))
+    )
+
+
+@lru_cache(maxsize=64)
+def idle_owner(queue: str) -> Select[Any]:
+    """The first row of `waiting_owners`, found without the walk: where one of the `OLDEST` oldest jobs at the best
+    priority has an owner who has nothing running, nobody goes before the owner of the oldest such job. Else no row.
+
+    For PostgreSQL, where no owner has a limit.
+    """
+    level = select(best_priority((queue,)).scalar_subquery().label("priority")).cte("best")
+    oldest = (
+        select(*_HEAD)
+        .where(claimable(), jobs.c.queue == queue, jobs.c.priority == select(level.c.priority).scalar_subquery())
+        .order_by(jobs.c.created_at, jobs.c.id)
+        .limit(literal_column(str(OLDEST)))
+        .subquery("oldest")
+    )
+    busy = jobs.alias("busy")
+    runs = select(busy.c.id).where(busy.c.state == literal_column("'running'"), busy.c.owner == oldest.c.owner)
+    return (
+        select(level.c.priority, oldest.c.queue, oldest.c.owner, oldest.c.created_at)
+        .select_from(oldest.join(level, true()))
+        .where(~runs.exists())
+        .order_by(oldest.c.created_at, oldest.c.id)
+        .limit(_ONE)
     )
 
 
@@ -177,6 +205,7 @@ def _chosen(turn: Turn) -> ColumnElement[Any]:
     return select(locked.c.id).scalar_subquery()
 
 
+@lru_cache(maxsize=4)
 def counts_of_queues(at_most: int | None) -> Select[Any]:
     """``queue, claimable, running`` of each queue with work; counts no more than ``at_most`` claimable jobs of each."""
     none = literal_column("0", Integer)

@@ -5,17 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prunectl.db.tables import jobs
 from prunectl.errors import FailureClass
 from prunectl.jobs.model import Failure, Job, JobState
 from prunectl.jobs.ports import NewJob
-
-_UNTOUCHED: dict[str, Any] = {
-    **dict.fromkeys(column.name for column in jobs.c),
-    "progress": 0.0,
-    "attempt": 0,
-    "failures": 0,
-}
 
 
 def row_of(new: NewJob, *, now: float, dedupe: bool) -> dict[str, Any]:
@@ -51,11 +43,6 @@ def measures_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         {"name": name, **{part: measure.get(part) for part in parts}}
         for name, measure in result.get("metrics", {}).items()
     ]
-
-
-def new_job_of(row: Mapping[str, Any]) -> Job:
-    """The job that `row_of` made a row of; what it leaves out is still empty."""
-    return job_of({**_UNTOUCHED, **row})
 
 
 def job_of(row: Mapping[Any, Any]) -> Job:

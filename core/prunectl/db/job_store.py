@@ -7,14 +7,14 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Text, and_, cast, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Text, and_, bindparam, cast, insert, or_, select
 from sqlalchemy.sql import Update
 
 from prunectl.db import candidates, one_trip, transitions
-from prunectl.db.bulk import insert_events, insert_new_jobs, live_ids
+from prunectl.db.bulk import insert_events, insert_new_jobs, insert_queued_events, live_ids
 from prunectl.db.claiming import NO_LIMIT, best_priority, claim_one, counts_of_queues, waiting_owners
 from prunectl.db.job_listing import SORT_VALUE, listing
-from prunectl.db.job_rows import job_of, measures_of, new_job_of, row_of
+from prunectl.db.job_rows import job_of, measures_of, row_of
 from prunectl.db.limit_store import take_turns
 from prunectl.db.session import reading, streaming, writing
 from prunectl.db.tables import ID_TAIL_LENGTH, LIVE, db_now, events, id_tail, jobs, metrics
@@ -29,6 +29,7 @@ from prunectl.jobs.steering import Steering
 
 _CHUNK = 500  # values in one IN (…)
 _CANDIDATES = 16  # owners that one claim looks at before it asks for more
+_ONE_JOB = select(jobs).where(jobs.c.id == bindparam("the_job"))
 
 
 class SqlJobStore:
@@ -95,11 +96,16 @@ class SqlJobStore:
         now = _now(connection)
         # In the order of the unique index: two submits of the same jobs in different orders would deadlock.
         ordered = sorted(new_jobs, key=lambda new: (new.owner, new.digest))
-        rows = [row_of(new, now=now, dedupe=dedupe) for new in ordered]
-        inserted = insert_new_jobs(connection, rows)
-        created = {row["id"]: new_job_of(row) for row in rows if row["id"] in inserted}
-        record_states(connection, created.values())
-        return created
+        created: dict[str, Job] = {}
+
+        def row(new: NewJob) -> dict[str, Any]:
+            # Here, as the rows go out one by one: the database is at work meanwhile.
+            created[new.id] = new.queued(now)
+            return row_of(new, now=now, dedupe=dedupe)
+
+        inserted = insert_new_jobs(connection, ordered, row)
+        insert_queued_events(connection, inserted)
+        return {job_id: created[job_id] for job_id in inserted}
 
     # Looking
 
@@ -254,17 +260,17 @@ class SqlJobStore:
                 _record(connection, lease.job_id, lease.attempt, "stage", {"stage": stage})
             return Beat(cancel_requested=cancel_requested_at is not None)
 
-    def succeed(self, lease: Lease, result: dict[str, Any]) -> bool:
+    def succeed(self, lease: Lease, result: dict[str, Any]) -> float | None:
         if self._postgresql:
             with reading(self._engine) as connection:  # one statement: its own transaction
-                return connection.execute(one_trip.succeed(lease, result)).one_or_none() is not None
+                ended: float | None = connection.execute(*one_trip.succeed(lease, result)).scalar_one_or_none()
+                return ended
         with writing(self._engine) as connection:
-            if _apply(connection, transitions.succeed(lease, result)) is None:
-                return False
+            job = _apply(connection, transitions.succeed(lease, result))
             rows = [{"job_id": lease.job_id, "attempt": lease.attempt, **row} for row in measures_of(result)]
-            if rows:
+            if job is not None and rows:
                 connection.execute(insert(metrics), rows)
-            return True
+            return None if job is None else job.finished_at
 
     def fail(self, lease: Lease, failure: Failure) -> Job | None:
         with writing(self._engine) as connection:
@@ -336,7 +342,7 @@ def _now(connection: Connection) -> float:
 
 
 def _get(connection: Connection, job_id: str) -> Job | None:
-    row = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one_or_none()
+    row = connection.execute(_ONE_JOB, {"the_job": job_id}).mappings().one_or_none()
     return None if row is None else job_of(row)
 
 

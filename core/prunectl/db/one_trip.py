@@ -24,11 +24,12 @@ from sqlalchemy import (
     insert,
     literal,
     select,
+    union_all,
 )
 from sqlalchemy.types import TypeEngine
 
 from prunectl.db import transitions
-from prunectl.db.claiming import Turn, claim_one_of, waiting_owners
+from prunectl.db.claiming import Turn, claim_one_of, idle_owner, waiting_owners
 from prunectl.db.job_rows import measures_of
 from prunectl.db.tables import db_now, events, jobs, metrics, owner_limits
 from prunectl.jobs.model import JobState, Lease
@@ -45,7 +46,12 @@ def claim_first(queues: tuple[str, ...], *, steered: bool) -> Select[Any]:
     A limit needs the claims' turns, and a statement that waits for its turn would count what ran before the wait. Takes the
     parameters of `prunectl.db.claiming.waiting_owners` with ``:take`` 1, and those of ``claim_one`` that don't say whose turn it is.
     """
-    first = waiting_owners(queues, lateral=True).where(~select(owner_limits.c.owner).exists()).cte("first")
+    unlimited = ~select(owner_limits.c.owner).exists()
+    first = waiting_owners(queues, lateral=True).where(unlimited).cte("first")
+    if len(queues) == 1:
+        idle = idle_owner(queues[0]).where(unlimited).cte("idle")
+        others = waiting_owners(queues, lateral=True).where(unlimited, ~select(idle).exists())
+        first = union_all(select(idle), others.subquery().select()).cte("first")
     turn = Turn(
         queue=select(first.c.queue).scalar_subquery(),
         priority=select(first.c.priority).scalar_subquery(),
@@ -58,12 +64,37 @@ def claim_first(queues: tuple[str, ...], *, steered: bool) -> Select[Any]:
     return select(claimed).add_cte(_told(claimed, state))
 
 
-def succeed(lease: Lease, result: dict[str, Any]) -> Select[Any]:
-    """The job's id, or no row where the lease is another's. Writes the result, its metrics and the event."""
-    update = transitions.succeed(lease, result)
-    ended = update.returning(jobs.c.id, jobs.c.attempt).cte("ended")
+def succeed(lease: Lease, result: dict[str, Any]) -> tuple[Select[Any], dict[str, Any]]:
+    """(statement, its parameters) that writes the result, its metrics and the event.
+
+    Gives when the job ended, no row where the lease is another's.
+    """
+    values = {
+        "the_job": lease.job_id,
+        "the_attempt": lease.attempt,
+        "the_token": lease.token,
+        "the_result": result,
+        "measures": json.dumps(measures_of(result)),
+        **{f"the_{name}": value for name, value in transitions.said_by(result).items()},
+    }
+    return _succeed(), values
+
+
+@lru_cache(maxsize=1)
+def _succeed() -> Select[Any]:
+    lease = transitions.LeaseGiven(
+        job_id=bindparam("the_job", type_=jobs.c.id.type),
+        attempt=bindparam("the_attempt", type_=jobs.c.attempt.type),
+        token=bindparam("the_token", type_=jobs.c.lease_token.type),
+    )
+    said = {
+        name: bindparam(f"the_{name}", type_=jobs.c[name].type) for name in ("result", "model_digest", "gate_passed")
+    }
+    ended = (
+        transitions.succeed_with(lease, **said).returning(jobs.c.id, jobs.c.attempt, jobs.c.finished_at).cte("ended")
+    )
     told = _told(ended, func.json_build_object("state", JobState.SUCCEEDED.value))
-    given = func.json_to_recordset(cast(bindparam("measures", json.dumps(measures_of(result)), Text), JSON))
+    given = func.json_to_recordset(cast(bindparam("measures", type_=Text), JSON))
     measure = given.table_valued(*(column(name, kind) for name, kind in _MEASURES.items()), name="measure")
     measure = measure.render_derived(with_types=True)
     kept = insert(metrics).from_select(
@@ -72,7 +103,7 @@ def succeed(lease: Lease, result: dict[str, Any]) -> Select[Any]:
             ended.join(measure, literal(True))
         ),
     )
-    return select(ended.c.id).add_cte(told, kept.cte("kept"))
+    return select(ended.c.finished_at).add_cte(told, kept.cte("kept"))
 
 
 def _told(changed: CTE, data: ColumnElement[Any]) -> CTE:

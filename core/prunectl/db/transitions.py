@@ -5,6 +5,7 @@ Each function mirrors the pure function of the same name; a test runs every pair
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Text, and_, case, cast, func, literal, literal_column, null, or_, select
@@ -23,7 +24,16 @@ def in_state(state: JobState) -> ColumnElement[bool]:
     return jobs.c.state == literal_column(f"'{state.value}'")
 
 
-def holds_lease(lease: Lease) -> ColumnElement[bool]:
+@dataclass(frozen=True, slots=True)
+class LeaseGiven:
+    """A lease as expressions, for statements that are built once."""
+
+    job_id: ColumnElement[str]
+    attempt: ColumnElement[int]
+    token: ColumnElement[str]
+
+
+def holds_lease(lease: Lease | LeaseGiven) -> ColumnElement[bool]:
     return and_(
         jobs.c.id == lease.job_id,
         in_state(JobState.RUNNING),
@@ -79,7 +89,17 @@ def heartbeat(lease: Lease, *, stage: str | None, progress: float, lease_seconds
 
 
 def succeed(lease: Lease, result: dict[str, Any]) -> Update:
+    return succeed_with(lease, result=result, **said_by(result))
+
+
+def said_by(result: dict[str, Any]) -> dict[str, Any]:
+    """What of a result has columns of its own."""
     gate = result.get("gate")
+    return {"model_digest": result.get("model_digest"), "gate_passed": gate["passed"] if gate else None}
+
+
+def succeed_with(lease: Lease | LeaseGiven, *, result: Any, model_digest: Any, gate_passed: Any) -> Update:
+    """`succeed`; each argument is a value or an expression."""
     return (
         jobs.update()
         .where(holds_lease(lease))
@@ -89,8 +109,8 @@ def succeed(lease: Lease, result: dict[str, Any]) -> Update:
             finished_at=db_now(),
             progress=1.0,
             result=result,
-            model_digest=result.get("model_digest"),
-            gate_passed=gate["passed"] if gate else None,
+            model_digest=model_digest,
+            gate_passed=gate_passed,
         )
     )
 

@@ -76,26 +76,7 @@ class MemoryJobStore:
         ]
         if same and not force:
             return Added(max(same, key=lambda job: (job.created_at, job.id)), created=False)
-        job = Job(
-            id=new.id,
-            owner=new.owner,
-            state=JobState.QUEUED,
-            queue=new.queue,
-            priority=new.priority,
-            spec=new.spec,
-            digest=new.digest,
-            recipe_digest=new.recipe_digest,
-            model_name=new.model_name,
-            model_identity=new.model_identity,
-            created_at=now,
-            not_before=now,
-            max_failures=new.max_failures,
-            timeout_seconds=new.timeout_seconds,
-            name=new.name,
-            sweep_id=new.sweep_id,
-            tags=dict(new.tags),
-        )
-        return Added(self._changed(job), created=True)
+        return Added(self._changed(new.queued(now)), created=True)
 
     def _changed(self, job: Job) -> Job:
         """Keep a job's new value and record the event of its state."""
@@ -220,8 +201,9 @@ class MemoryJobStore:
                 self._record(renewed, "stage", {"stage": stage})
             return Beat(cancel_requested=renewed.cancel_requested_at is not None)
 
-    def succeed(self, lease: Lease, result: dict[str, Any]) -> bool:
-        return self.move(lease.job_id, lambda job: model.succeed(job, lease, result, now=self.now())) is not None
+    def succeed(self, lease: Lease, result: dict[str, Any]) -> float | None:
+        job = self.move(lease.job_id, lambda job: model.succeed(job, lease, result, now=self.now()))
+        return None if job is None else job.finished_at
 
     def fail(self, lease: Lease, failure: Failure) -> Job | None:
         return self.move(lease.job_id, lambda job: model.fail(job, lease, failure, now=self.now()))

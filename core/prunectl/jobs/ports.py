@@ -35,6 +35,28 @@ class NewJob:
     sweep_id: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
 
+    def queued(self, now: float) -> Job:
+        """The job that is queued ``now``."""
+        return Job(
+            id=self.id,
+            owner=self.owner,
+            state=JobState.QUEUED,
+            queue=self.queue,
+            priority=self.priority,
+            spec=self.spec,
+            digest=self.digest,
+            recipe_digest=self.recipe_digest,
+            model_name=self.model_name,
+            model_identity=self.model_identity,
+            created_at=now,
+            not_before=now,
+            max_failures=self.max_failures,
+            timeout_seconds=self.timeout_seconds,
+            name=self.name,
+            sweep_id=self.sweep_id,
+            tags=dict(self.tags),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Added:
@@ -213,8 +235,8 @@ class JobStore(Protocol):
         """Renew; None means fenced: the lease is someone else's or gone, so kill the work and write nothing."""
         ...
 
-    def succeed(self, lease: Lease, result: dict[str, Any]) -> bool:
-        """Job, metrics rows and event in one transaction; False (and nothing written) for a stale lease."""
+    def succeed(self, lease: Lease, result: dict[str, Any]) -> float | None:
+        """Job, metrics rows and event in one transaction. When the job ended; None (and nothing written) for a stale lease."""
         ...
 
     def fail(self, lease: Lease, failure: Failure) -> Job | None:

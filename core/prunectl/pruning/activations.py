@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from prunectl.pruning.blocks import Block, find_blocks
 from prunectl.pruning.observation import observe
-from prunectl.pruning.scores import Batch, Loss, Progress, Scores, stacked
+from prunectl.pruning.packing import Batch
+from prunectl.pruning.scores import Loss, Progress, Scores, stacked
 from prunectl.pruning.weights import oriented
 
 

@@ -16,9 +16,10 @@ from prunectl.pruning import activations, budgets, planning, surgery
 from prunectl.pruning import scores as scoring
 from prunectl.pruning.blocks import Block, described, find_blocks, require_whole, shape
 from prunectl.pruning.masks import Masks, keep_best, masks_within, next_masks
+from prunectl.pruning.packing import Batch
 from prunectl.pruning.refit import Refit
 from prunectl.pruning.refit import refit as refit_outputs
-from prunectl.pruning.scores import Batch, GradientScores, Loss, Progress, Scores
+from prunectl.pruning.scores import GradientScores, Loss, Progress, Scores
 from prunectl.pruning.solver import Costs
 from prunectl.pruning.token_weights import ShareWeights
 from prunectl.pruning.vocabulary import Vocabulary

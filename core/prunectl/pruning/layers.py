@@ -18,7 +18,8 @@ from prunectl.pruning import depth, residency
 from prunectl.pruning.blocks import base_path, described
 from prunectl.pruning.engine import Pruned
 from prunectl.pruning.observation import evaluating, real_tokens
-from prunectl.pruning.scores import Batch, Loss, Progress
+from prunectl.pruning.packing import Batch
+from prunectl.pruning.scores import Loss, Progress
 
 Seen = Callable[[int, Any, Any, Any], Any]
 """(layer's number, positional arguments, keyword arguments, output) -> another output, or None."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prunectl.pruning.scores import Batch, Loss, Progress
+from prunectl.pruning.packing import Batch
+from prunectl.pruning.scores import Loss, Progress
 
 
 class Watch(Protocol):

@@ -30,9 +30,10 @@ from prunectl.pruning.blocks import find_blocks, linear
 from prunectl.pruning.least_squares import Moments, solve
 from prunectl.pruning.masks import Masks
 from prunectl.pruning.observation import evaluating
+from prunectl.pruning.packing import Batch
 from prunectl.pruning.refit_rows import Stage, Watch, held_back, reusable, stages_of
 from prunectl.pruning.replay import Replay
-from prunectl.pruning.scores import Batch, Loss, Progress
+from prunectl.pruning.scores import Loss, Progress
 from prunectl.pruning.token_weights import ShareWeights, token_weights
 
 RIDGES = (0.01, 0.1, 1.0)

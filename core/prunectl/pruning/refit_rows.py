@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 from prunectl.pruning.blocks import Block, linear
 from prunectl.pruning.masks import Masks
 from prunectl.pruning.observation import real_tokens
+from prunectl.pruning.packing import Batch
 from prunectl.pruning.replay import Stopped
-from prunectl.pruning.scores import Batch
 
 HELD_BACK = 8
 """One of so many examples decides whether a solution is kept and takes no part in finding it."""

@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 
 from prunectl.pruning import depth
 from prunectl.pruning.blocks import base_path, described
-from prunectl.pruning.scores import Batch, Loss
+from prunectl.pruning.packing import Batch
+from prunectl.pruning.scores import Loss
 
 Side = Literal["teacher", "student"]
 """Whose states: the unpruned model's, or the masked one's."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prunectl.pruning.blocks import Block, find_blocks, linear, shape
+from prunectl.pruning.packing import Batch, budget_of, divided, examples_of, halved, weight_of
 
-Batch = Mapping[str, Any]
 Loss = Callable[[Any, Batch], Tensor]
 """(model, batch) -> the loss, a scalar with a gradient."""
 Progress = Callable[[float], None]
@@ -92,8 +92,9 @@ def gradient_scores(
 ) -> GradientScores:
     """`taylor` and `fisher` from one pass; ``even`` changes the former alone.
 
-    A batch that the memory can't hold is halved, again where needed, and the halves' gradients are put together: the
-    whole batch's, where its loss is a mean over examples or labelled tokens.
+    A batch is done in the passes that `prunectl.pruning.packing` finds the cheapest, and one that the memory can't hold
+    is halved, again where needed. Their gradients put together are the whole batch's, where its loss is a mean over
+    examples or labelled tokens.
     Raises ValueError without batches, UnsupportedArchitecture for an unknown family.
     """
     blocks = find_blocks(model)
@@ -104,7 +105,7 @@ def gradient_scores(
         stack.enter_context(_frozen(model))
         masks = _hooked(model, blocks, even, stack)
         for number, batch in enumerate(batches):
-            examples += len(next(iter(batch.values())))
+            examples += examples_of(batch)
             gradients = _gradients(model, batch, loss, [mask.values for mask in masks])
             for mask, gradient in zip(masks, gradients, strict=True):
                 felt = gradient.float().cpu()
@@ -146,45 +147,38 @@ def _frozen(model: nn.Module) -> Iterator[None]:
 
 def _gradients(model: PreTrainedModel, batch: Batch, loss: Loss, masks: list[Tensor]) -> Sequence[Tensor]:
     """Of the batch's loss in the masks, ``[units]`` each."""
+    return _meaned(model, divided(batch, budget_of(model.device)), loss, masks)
+
+
+def _meaned(model: PreTrainedModel, passes: Sequence[Batch], loss: Loss, masks: list[Tensor]) -> Sequence[Tensor]:
+    """The gradients of the passes, weighted as their examples are in the mean over all."""
+    weights = [weight_of(part) for part in passes]
+    if len(passes) == 1 or not any(weights):
+        return _in_one_pass(model, passes[0], loss, masks)
+    total = [torch.zeros_like(mask) for mask in masks]
+    for part, weight in zip(passes, weights, strict=True):
+        if weight:
+            for whole, gradient in zip(total, _in_one_pass(model, part, loss, masks), strict=True):
+                whole.add_(gradient, alpha=weight / sum(weights))
+    return total
+
+
+def _in_one_pass(model: PreTrainedModel, batch: Batch, loss: Loss, masks: list[Tensor]) -> Sequence[Tensor]:
+    """In one, or where the memory can't hold it, in as many halves as it takes."""
     try:
         return torch.autograd.grad(loss(model, batch), masks)
     except RuntimeError as error:
-        examples = len(next(iter(batch.values())))
-        if examples == 1 or not out_of_memory(error):
+        if examples_of(batch) == 1 or not out_of_memory(error):
             raise
     # Outside of the handler, whose traceback keeps the failed pass's tensors alive.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    halves = halved(batch)
-    halves = [half for half in halves if _weight(half)]
-    weights = [_weight(half) for half in halves]
-    found = [_gradients(model, half, loss, masks) for half in halves]
-    return [
-        sum(weight * gradient for weight, gradient in zip(weights, parts, strict=True)) / sum(weights)
-        for parts in zip(*found, strict=True)
-    ]
+    return _meaned(model, halved(batch), loss, masks)
 
 
 def out_of_memory(error: RuntimeError) -> bool:
     """An accelerator has a class for it; on the CPU the allocator's message is all there is."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def halved(batch: Batch) -> list[Batch]:
-    """The batch's examples in two batches, in their order."""
-    half = len(next(iter(batch.values()))) // 2
-    return [
-        {name: value[rows] if isinstance(value, Tensor) else value for name, value in batch.items()}
-        for rows in (slice(0, half), slice(half, None))
-    ]
-
-
-def _weight(batch: Batch) -> int:
-    """What a mean loss divides by: labelled tokens where each token has a label, else examples."""
-    labels = batch.get("labels")
-    if isinstance(labels, Tensor) and labels.dim() == 2:
-        return int((labels >= 0).sum())
-    return len(next(iter(batch.values())))
 
 
 @dataclass(frozen=True, slots=True)

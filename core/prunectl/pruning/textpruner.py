@@ -26,7 +26,8 @@ from prunectl.pruning import planning, surgery
 from prunectl.pruning import scores as scoring
 from prunectl.pruning.blocks import linear
 from prunectl.pruning.masks import Masks
-from prunectl.pruning.scores import Batch, Loss, Progress, Scores
+from prunectl.pruning.packing import Batch
+from prunectl.pruning.scores import Loss, Progress, Scores
 from prunectl.pruning.shapes import state_size
 from prunectl.recipe import Recipe
 

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from prunectl.errors import CorruptWeights
 from prunectl.pruning.blocks import linear
 from prunectl.pruning.observation import real_tokens
-from prunectl.pruning.scores import Batch, Loss, halved, out_of_memory
+from prunectl.pruning.packing import Batch, halved, out_of_memory
+from prunectl.pruning.scores import Loss
 
 TokenWeights = dict[str, list[list[Tensor]]]
 """``[rows]`` by output matrix, batch and call."""

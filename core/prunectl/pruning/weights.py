@@ -16,8 +16,9 @@ from transformers.pytorch_utils import Conv1D
 from prunectl.errors import CorruptWeights, InvalidInput
 from prunectl.pruning.blocks import find_blocks
 from prunectl.pruning.observation import observe
+from prunectl.pruning.packing import Batch
 from prunectl.pruning.planning import share
-from prunectl.pruning.scores import Batch, Loss, Progress
+from prunectl.pruning.scores import Loss, Progress
 from prunectl.recipe import PATTERNS, Recipe
 
 Masks = dict[str, Tensor]

@@ -9,11 +9,15 @@ import pytest
 import torch
 from textpruner import GeneralConfig, TransformerPruner, TransformerPruningConfig
 
+from prunectl.evaluation.data import Example
+from prunectl.evaluation.objectives import objective_for
+from prunectl.evaluation.tasks import Task
 from prunectl.pruning import scores, surgery
 from prunectl.pruning.blocks import find_blocks, linear
 from prunectl.pruning.masks import Masks
+from prunectl.pruning.packing import Budget
 from prunectl.pruning.textpruner import LossModel
-from support.models import FAMILIES, heads_of, model
+from support.models import FAMILIES, HEADS, heads_of, model, texts, tokenizer
 from support.pruning import batches, loss
 
 
@@ -145,6 +149,32 @@ def test_a_batch_that_memory_cannot_hold_is_halved_and_scores_the_same(by_token:
     for name in ("taylor", "fisher"):
         torch.testing.assert_close(found[name].heads, expected[name].heads, rtol=1e-4, atol=1e-9)  # type: ignore[index]
         torch.testing.assert_close(found[name].ffn, expected[name].ffn, rtol=1e-4, atol=1e-9)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("task", HEADS)
+def test_packed_passes_score_what_the_whole_batches_do(
+    family: str, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built, words = model(family, task), tokenizer(family)
+    examples = [Example(text[: 12 + 9 * number]) for number, text in enumerate(texts(12))]
+    made = objective_for(task, words, examples=examples, max_length=24, seed=0, model=built)
+    found = []
+    for budget in (Budget(10_000, 10_000), Budget(60, 2)):
+        passes: list[int] = []
+
+        def counted(built: Any, batch: Any, passes: list[int] = passes) -> torch.Tensor:
+            passes.append(batch["input_ids"].numel())
+            return made.loss(built, batch)
+
+        monkeypatch.setattr(scores, "budget_of", lambda _device, budget=budget: budget)
+        found.append((scores.gradient_scores(built, made.batches(12), counted), passes))
+    (whole, once), (parts, several) = found
+    assert len(once) == 1
+    assert len(several) == 1 if task == "feature-extraction" else len(several) > 3 and sum(several) < sum(once)
+    for name in ("taylor", "fisher"):
+        torch.testing.assert_close(parts[name].heads, whole[name].heads, rtol=1e-3, atol=1e-8)  # type: ignore[index]
+        torch.testing.assert_close(parts[name].ffn, whole[name].ffn, rtol=1e-3, atol=1e-8)  # type: ignore[index]
 
 
 def test_other_errors_and_a_single_example_that_does_not_fit_are_raised() -> None:

@@ -19,7 +19,8 @@ from prunectl.pruning import depth, embeddings, engine, layers, textpruner_vocab
 from prunectl.pruning.blocks import described, find_blocks
 from prunectl.pruning.engine import Pruned
 from prunectl.pruning.masks import Masks
-from prunectl.pruning.scores import Batch, GradientScores, Loss, Scores
+from prunectl.pruning.packing import Batch
+from prunectl.pruning.scores import GradientScores, Loss, Scores
 from prunectl.pruning.token_weights import ShareWeights
 from prunectl.pruning.vocabulary import Vocabulary
 from prunectl.recipe import Recipe

@@ -12,7 +12,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from prunectl.errors import FailureClass, PrunectlError
-from prunectl.jobs import searches
+from prunectl.jobs import model, searches
 from prunectl.jobs.model import Failure, Job
 from prunectl.jobs.ports import Candidates, Doorbell, JobEvents, JobStore, NoJobEvents, SearchStore, Storage
 from prunectl.jobs.ringing import MAX_RINGS
@@ -105,10 +105,10 @@ class Supervisor:
         keeper.start()
         try:
             self._events.claimed(job)
-            self._serve(job, keeper, claimed_at)
+            ended = self._serve(job, keeper, claimed_at)
         finally:
             keeper.stop()
-        self._after(job)
+        self._after(job, ended)
         return True
 
     def _claim(self) -> Job | None:
@@ -120,16 +120,16 @@ class Supervisor:
             steering=self._steering,
         )
 
-    def _serve(self, job: Job, keeper: LeaseKeeper, claimed_at: float) -> None:
+    def _serve(self, job: Job, keeper: LeaseKeeper, claimed_at: float) -> Job | None:
+        """The job as it is now, where we know it: we have just ended it."""
         oom_kills = oom_kill_count()
         try:
             candidates = self._candidates(job)
             if (failure := searches.obstacle(job, candidates)) is not None:
-                self._fail(job, keeper, failure)
-                return
+                return self._fail(job, keeper, failure)
             if candidates is not None and searches.active(candidates):
                 self._wait(job, keeper, candidates, [])
-                return
+                return None
             outcome = self._run(job, keeper, claimed_at, candidates)
         except (SystemExit, KeyboardInterrupt):  # the pool ends this process: give the job back before it does
             self._insist(keeper, lambda: self._store.hand_back(job.lease))
@@ -137,13 +137,12 @@ class Supervisor:
             raise
         except Exception as error:
             logger.exception("job %s: could not be run", job.id)
-            self._fail(job, keeper, failure_of(error))
-            return
+            return self._fail(job, keeper, failure_of(error))
         if outcome.ending is Ending.FENCED:
             logger.warning("job %s: attempt %d lost its lease; nothing is written", job.id, job.attempt)
             self._withdraw(job)
         elif outcome.received.result is not None:
-            self._succeed(job, keeper, outcome.received.result)
+            return self._succeed(job, keeper, outcome.received.result)
         elif outcome.received.wanted is not None:
             self._wait(job, keeper, candidates, outcome.received.wanted)
         elif outcome.ending is Ending.STOPPED:
@@ -153,7 +152,8 @@ class Supervisor:
             self._withdraw(job)
             logger.info("job %s: cancelled", job.id)
         else:
-            self._fail(job, keeper, self._failure(job, outcome, oom_kill_count() - oom_kills))
+            return self._fail(job, keeper, self._failure(job, outcome, oom_kill_count() - oom_kills))
+        return None
 
     def _candidates(self, job: Job) -> Candidates | None:
         """What a search has tried so far; None for any other job, and before its first step."""
@@ -254,7 +254,7 @@ class Supervisor:
             return failure_from_wire(outcome.received.failure)
         return failure_of_exit(outcome.status, oom_kills=oom_kills)
 
-    def _succeed(self, job: Job, keeper: LeaseKeeper, raw: dict[str, object]) -> None:
+    def _succeed(self, job: Job, keeper: LeaseKeeper, raw: dict[str, object]) -> Job | None:
         try:
             result = Result.model_validate(raw).model_dump(mode="json")
         except ValidationError as error:
@@ -262,16 +262,17 @@ class Supervisor:
             failure = Failure(
                 FailureClass.USER_ERROR, "internal_error", f"the result is not valid: {error.errors()[0]['msg']}"
             )
-            self._fail(job, keeper, failure)
-            return
-        if self._insist(keeper, lambda: self._store.succeed(job.lease, result)):
+            return self._fail(job, keeper, failure)
+        ended_at = self._insist(keeper, lambda: self._store.succeed(job.lease, result))
+        if ended_at is not None:
             logger.info("job %s: succeeded", job.id)
             self._steering = Steering(job.model_identity)
-            return
+            return model.succeed(job, job.lease, result, now=ended_at)
         # Refused, or the answer was lost on the way: only the database knows whether this very attempt succeeded.
         if not self._names_our_artifacts(job):
             logger.warning("job %s: attempt %d came too late; nothing is written", job.id, job.attempt)
             self._withdraw(job)
+        return None
 
     def _names_our_artifacts(self, job: Job) -> bool:
         try:
@@ -281,13 +282,14 @@ class Supervisor:
             return True
         return current is not None and current.result is not None and current.attempt == job.attempt
 
-    def _fail(self, job: Job, keeper: LeaseKeeper, failure: Failure) -> None:
+    def _fail(self, job: Job, keeper: LeaseKeeper, failure: Failure) -> Job | None:
         now = self._insist(keeper, lambda: self._store.fail(job.lease, failure))
         self._withdraw(job)
         state = now.state if now else "out of our hands"
         logger.warning(
             "job %s: attempt %d failed (%s: %s), now %s", job.id, job.attempt, failure.code, failure.message, state
         )
+        return now
 
     def _hand_back(self, job: Job, keeper: LeaseKeeper) -> None:
         handed_back = self._insist(keeper, lambda: self._store.hand_back(job.lease))
@@ -314,13 +316,13 @@ class Supervisor:
         except (PrunectlError, OSError) as error:
             logger.warning("job %s: what attempt %d published is left to the collector: %s", job.id, job.attempt, error)
 
-    def _after(self, job: Job) -> None:
+    def _after(self, job: Job, ended: Job | None) -> None:
         """Forget the secret of a job that has ended, and ring if more jobs wait.
 
         The message that woke us stands for one job. We ring again instead of looping, so that we can be stopped.
         """
         try:
-            current = self._store.get(job.id)
+            current = ended or self._store.get(job.id)
             self._wake(job)
             counts = self._store.queue_counts(at_most=1)
         except PrunectlError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -35,6 +36,7 @@ def run_api(
 
     configure_logs(settings)
     app = create_app(settings, instance=os.environ.get(processes.INSTANCE_VARIABLE))
+    settle()
     config = uvicorn.Config(
         app,
         host=host,
@@ -48,6 +50,16 @@ def run_api(
     server.run(sockets=None if listener is None else [listener])
     if not server.started:
         raise SystemExit(1)
+
+
+def settle() -> None:
+    """Have the garbage collector leave alone what was imported, and look less often at what is new.
+
+    A sweep of 10,000 jobs is some 300,000 objects of which none is garbage; by default they are searched 400 times.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
 
 
 def run_worker(settings: Settings, *, queues: list[str], slots: int, name: str | None) -> None:
