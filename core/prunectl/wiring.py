@@ -146,11 +146,7 @@ def assemble(
         sweeps=sweep_service,
         attention=AttentionService(
             jobs=jobs,
-            store=store,
-            idempotency=idempotency,
             storage=storage,
-            ringer=ringer,
-            secrets=secrets,
             settings=settings,
         ),
         comparisons=ComparisonService(jobs, sweep_service),

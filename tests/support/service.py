@@ -57,7 +57,7 @@ def memory_services(settings: Settings) -> Services:
         limits=MemoryLimitStore(store),
         workers=workers,
         tokens=tokens,
-        idempotency=MemoryIdempotencyStore(),
+        idempotency=MemoryIdempotencyStore(store),
         doorbell=doorbell,
         events=NoJobEvents(),
         storage=storage,

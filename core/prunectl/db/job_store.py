@@ -13,6 +13,7 @@ from sqlalchemy.sql import Update
 from prunectl.db import candidates, one_trip, transitions
 from prunectl.db.bulk import insert_events, insert_new_jobs, insert_queued_events, live_ids
 from prunectl.db.claiming import NO_LIMIT, best_priority, claim_one, counts_of_queues, waiting_owners
+from prunectl.db.idempotency_store import answering
 from prunectl.db.job_listing import SORT_VALUE, listing
 from prunectl.db.job_rows import job_of, measures_of, row_of
 from prunectl.db.limit_store import take_turns
@@ -22,7 +23,7 @@ from prunectl.errors import Conflict
 from prunectl.jobs.conflicts import already_ended, cannot_retry, still_active
 from prunectl.jobs.events import state_data
 from prunectl.jobs.model import Failure, Job, JobState, Lease
-from prunectl.jobs.ports import Added, Beat, Event, JobQuery, JobRows, NewJob
+from prunectl.jobs.ports import Added, Beat, Event, JobQuery, JobRows, NewJob, RequestKey
 from prunectl.jobs.query import Position, decode_cursor, encode_cursor, page_size, parse_sort
 from prunectl.jobs.references import UPLOAD_PREFIX, upload_digests
 from prunectl.jobs.steering import Steering
@@ -45,11 +46,13 @@ class SqlJobStore:
 
     # Queueing
 
-    def add(self, new_jobs: Sequence[NewJob], *, force: bool = False) -> list[Added]:
+    def add(self, new_jobs: Sequence[NewJob], *, force: bool = False, request: RequestKey | None = None) -> list[Added]:
         if not new_jobs:
             return []
-        with writing(self._engine) as connection:
-            return self.add_within(connection, new_jobs, force=force)
+        with writing(self._engine) as connection, answering(connection, request) as made:
+            added = self.add_within(connection, new_jobs, force=force)
+            made += [item.job.id for item in added]
+            return added
 
     def add_within(self, connection: Connection, new_jobs: Sequence[NewJob], *, force: bool) -> list[Added]:
         """`add` as a part of another transaction."""

@@ -8,13 +8,14 @@ from typing import Any
 from sqlalchemy import Connection, Engine, and_, func, insert, literal_column, or_, select, union_all
 
 from prunectl.db import transitions
+from prunectl.db.idempotency_store import answering
 from prunectl.db.job_listing import ids_of_sweep
 from prunectl.db.job_store import SqlJobStore, cancel_candidates, change
 from prunectl.db.session import reading, writing
 from prunectl.db.tables import LIVE, db_now, jobs, sweep_links, sweeps
 from prunectl.db.transitions import locked
 from prunectl.jobs.model import Job, JobState
-from prunectl.jobs.ports import Added, NewJob, NewSweep, Sweep
+from prunectl.jobs.ports import Added, NewJob, NewSweep, RequestKey, Sweep
 
 _CHUNK = 500  # values in one IN (…)
 
@@ -26,8 +27,11 @@ class SqlSweepStore:
         self._engine = engine
         self._jobs = SqlJobStore(engine)
 
-    def add_sweep(self, sweep: NewSweep, jobs: Sequence[NewJob], *, force: bool = False) -> list[Added]:
-        with writing(self._engine) as connection:
+    def add_sweep(
+        self, sweep: NewSweep, jobs: Sequence[NewJob], *, force: bool = False, request: RequestKey | None = None
+    ) -> list[Added]:
+        with writing(self._engine) as connection, answering(connection, request) as made:
+            made.append(sweep.id)
             insert_sweep(connection, sweep)
             added = self._jobs.add_within(connection, jobs, force=force)
             link_shared(connection, sweep.id, added)

@@ -90,6 +90,10 @@ def _broker(settings: Settings, consumes: bool) -> tuple[str, dict[str, Any], bo
         }
         return f"{_FOLDER_SCHEME}://localhost", options, False
     if url.startswith(("redis://", "rediss://")):
+        if consumes:
+            from prunectl.dispatch import redis_rings
+
+            redis_rings.install()
         options = {
             # Without effect on early-acked messages, and stated so that nobody has to wonder.
             "visibility_timeout": 3600,

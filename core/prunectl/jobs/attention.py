@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from prunectl.attention import PRIORITY, TAG, AttentionJob, AttentionRequest, Pictured, read_spec
 from prunectl.errors import Conflict, InvalidInput, nearest
 from prunectl.jobs.caller import Caller
-from prunectl.jobs.idempotency import recalled
+from prunectl.jobs.idempotency import request_key
 from prunectl.jobs.intake import new_id
 from prunectl.jobs.model import Job, JobState
-from prunectl.jobs.ports import IdempotencyStore, JobQuery, JobStore, NewJob, Storage
-from prunectl.jobs.views import view_of
+from prunectl.jobs.ports import JobQuery, JobStore, NewJob, Storage
 from prunectl.schemas import JobView, Result, spec_of
 from prunectl.settings import Settings
 from prunectl.storage.layout import published_name
 
 if TYPE_CHECKING:
-    from prunectl.jobs.ringing import Ringer
-    from prunectl.jobs.service import JobService, SecretKeeper
+    from prunectl.jobs.service import JobService
 
 
 class AttentionService:
@@ -30,19 +27,11 @@ class AttentionService:
         self,
         *,
         jobs: JobService,
-        store: JobStore,
-        idempotency: IdempotencyStore,
         storage: Storage,
-        ringer: Ringer,
-        secrets: SecretKeeper,
         settings: Settings,
     ) -> None:
         self._jobs = jobs
-        self._store = store
-        self._idempotency = idempotency
         self._storage = storage
-        self._ringer = ringer
-        self._secrets = secrets
         self._settings = settings
 
     def draw(
@@ -61,11 +50,13 @@ class AttentionService:
         """
         caller.require("submit")
         pictured = self._jobs.find(caller, ref)
-        asked_sha256 = hashlib.sha256(f"attention {pictured.id} {request.model_dump_json()}".encode()).hexdigest()
-        if job_id := recalled(self._idempotency, caller.owner, idempotency_key, asked_sha256):
-            return view_of(self._jobs.find(caller, job_id)), False
+        key = request_key(caller.owner, idempotency_key, f"attention {pictured.id} {request.model_dump_json()}")
+        submitted = self._jobs.queue_once(caller, key, lambda: self._picture(pictured, request), hub_token=hub_token)
+        return submitted.job, submitted.created
+
+    def _picture(self, pictured: Job, request: AttentionRequest) -> NewJob:
         body = self._body(pictured, request)
-        new = NewJob(
+        return NewJob(
             id=new_id(),
             owner=pictured.owner,
             queue=pictured.queue,
@@ -78,16 +69,6 @@ class AttentionService:
             max_failures=body.retries,
             tags=dict(body.tags),
         )
-        if hub_token and self._settings.embedded:
-            self._secrets.keep(new.id, hub_token)
-        [added] = self._store.add([new])
-        if idempotency_key:
-            self._idempotency.remember(caller.owner, idempotency_key, asked_sha256, [added.job.id])
-        if added.created:
-            self._ringer.ring(added.job.queue, 1)
-        else:
-            self._secrets.drop(new.id)
-        return view_of(added.job), added.created
 
     def _body(self, job: Job, request: AttentionRequest) -> AttentionJob:
         spec = read_spec(job.spec)

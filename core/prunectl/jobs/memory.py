@@ -17,12 +17,14 @@ from prunectl.jobs.events import state_data
 from prunectl.jobs.model import Failure, Job, JobState, Lease, TransitionRefused
 from prunectl.jobs.ports import (
     Added,
+    AlreadyAnswered,
     Beat,
     Event,
     JobQuery,
     JobRows,
     MetricFilter,
     NewJob,
+    RequestKey,
     Token,
     Worker,
 )
@@ -56,6 +58,8 @@ class MemoryJobStore:
         """The sweep of a search's candidates, by the search's id."""
         self.limits: dict[str, int] = {}
         """How many jobs an owner may have running."""
+        self.answered: dict[tuple[str, str], tuple[str, list[str]]] = {}
+        """What was made, by owner and Idempotency-Key."""
         self._jobs: dict[str, Job] = {}
         self._events: list[Event] = []
         self._last_event = 0
@@ -63,10 +67,21 @@ class MemoryJobStore:
     def now(self) -> float:
         return self._clock()
 
-    def add(self, jobs: Sequence[NewJob], *, force: bool = False) -> list[Added]:
+    def add(self, jobs: Sequence[NewJob], *, force: bool = False, request: RequestKey | None = None) -> list[Added]:
         with self.lock:
+            self.refuse_answered(request)
             now = self.now()
-            return [self._add(new, force, now) for new in jobs]
+            added = [self._add(new, force, now) for new in jobs]
+            self.answer(request, [item.job.id for item in added])
+            return added
+
+    def refuse_answered(self, request: RequestKey | None) -> None:
+        if request is not None and (request.owner, request.key) in self.answered:
+            raise AlreadyAnswered
+
+    def answer(self, request: RequestKey | None, made: Sequence[str]) -> None:
+        if request is not None:
+            self.answered[request.owner, request.key] = (request.body_sha256, list(made))
 
     def _add(self, new: NewJob, force: bool, now: float) -> Added:
         same = [
@@ -409,16 +424,13 @@ class MemoryTokenStore:
 
 
 class MemoryIdempotencyStore:
-    """`prunectl.jobs.ports.IdempotencyStore` in one process."""
+    """`prunectl.jobs.ports.IdempotencyStore` beside a `MemoryJobStore`."""
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, str], tuple[str, list[str]]] = {}
-
-    def remember(self, owner: str, key: str, body_sha256: str, job_ids: Sequence[str]) -> None:
-        self._known.setdefault((owner, key), (body_sha256, list(job_ids)))
+    def __init__(self, jobs: MemoryJobStore) -> None:
+        self._jobs = jobs
 
     def recall(self, owner: str, key: str) -> tuple[str, list[str]] | None:
-        return self._known.get((owner, key))
+        return self._jobs.answered.get((owner, key))
 
 
 class MemoryDoorbell:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from prunectl.jobs.memory import MemoryJobStore
 from prunectl.jobs.model import Job, JobState
-from prunectl.jobs.ports import Added, NewJob, NewSweep, Sweep
+from prunectl.jobs.ports import Added, NewJob, NewSweep, RequestKey, Sweep
 
 
 class MemorySweepStore:
@@ -17,10 +17,14 @@ class MemorySweepStore:
         self._jobs = jobs
         self._sweeps: dict[str, Sweep] = {}
 
-    def add_sweep(self, sweep: NewSweep, jobs: Sequence[NewJob], *, force: bool = False) -> list[Added]:
+    def add_sweep(
+        self, sweep: NewSweep, jobs: Sequence[NewJob], *, force: bool = False, request: RequestKey | None = None
+    ) -> list[Added]:
         with self._jobs.lock:
+            self._jobs.refuse_answered(request)
             added = self._jobs.add(jobs, force=force)
             self.keep(sweep, added)
+            self._jobs.answer(request, [sweep.id])
             return added
 
     def keep(self, sweep: NewSweep, added: Sequence[Added]) -> None:

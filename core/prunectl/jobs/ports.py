@@ -59,6 +59,19 @@ class NewJob:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestKey:
+    """An Idempotency-Key, and the digest of what came with it."""
+
+    owner: str
+    key: str
+    body_sha256: str
+
+
+class AlreadyAnswered(Exception):
+    """A request with the same `RequestKey` was faster: this one has written nothing, and what that one made can be recalled."""
+
+
+@dataclass(frozen=True, slots=True)
 class Added:
     job: Job
     created: bool
@@ -199,8 +212,11 @@ class JobStore(Protocol):
         """The store's clock, seconds since the epoch. The only clock that leases are measured with."""
         ...
 
-    def add(self, jobs: Sequence[NewJob], *, force: bool = False) -> list[Added]:
-        """Queue all of them in one transaction, or return the identical active or succeeded ones that exist."""
+    def add(self, jobs: Sequence[NewJob], *, force: bool = False, request: RequestKey | None = None) -> list[Added]:
+        """Queue all of them in one transaction, or return the identical active or succeeded ones that exist.
+
+        Keeps their ids under ``request`` in the same transaction. Raises AlreadyAnswered.
+        """
         ...
 
     def get(self, job_id: str) -> Job | None: ...
@@ -299,8 +315,13 @@ class JobStore(Protocol):
 class SweepStore(Protocol):
     """Parents and their jobs. The parents' rows never change: whatever a sweep's state is, its jobs say it."""
 
-    def add_sweep(self, sweep: NewSweep, jobs: Sequence[NewJob], *, force: bool = False) -> list[Added]:
-        """The sweep, its jobs and its links to identical ones that exist, in one transaction."""
+    def add_sweep(
+        self, sweep: NewSweep, jobs: Sequence[NewJob], *, force: bool = False, request: RequestKey | None = None
+    ) -> list[Added]:
+        """The sweep, its jobs and its links to identical ones that exist, in one transaction.
+
+        Keeps the sweep's id under ``request`` in the same transaction. Raises AlreadyAnswered.
+        """
         ...
 
     def sweep(self, sweep_id: str) -> Sweep | None: ...
@@ -430,7 +451,7 @@ class TokenStore(Protocol):
 
 
 class IdempotencyStore(Protocol):
-    def remember(self, owner: str, key: str, body_sha256: str, job_ids: Sequence[str]) -> None: ...
+    """What `JobStore.add` and `SweepStore.add_sweep` have kept under requests' keys."""
 
     def recall(self, owner: str, key: str) -> tuple[str, list[str]] | None:
         """(body digest, ids) of an earlier request with this key."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -18,7 +18,7 @@ from prunectl.jobs.attention import directory_of, with_picture
 from prunectl.jobs.caller import Caller
 from prunectl.jobs.catalog import Catalog
 from prunectl.jobs.doctor import Check, Doctor
-from prunectl.jobs.idempotency import recalled
+from prunectl.jobs.idempotency import once, request_key
 from prunectl.jobs.intake import Intake, new_job_of
 from prunectl.jobs.lookup import upload_name
 from prunectl.jobs.model import Job, JobState
@@ -28,6 +28,8 @@ from prunectl.jobs.ports import (
     IdempotencyStore,
     JobQuery,
     JobStore,
+    NewJob,
+    RequestKey,
     Storage,
     Worker,
     WorkerStore,
@@ -125,21 +127,43 @@ class JobService:
     ) -> Submitted:
         """Queue a job, or return the identical one. The doorbell rings after the commit, and may fail without harm."""
         caller.require("submit")
-        body_sha256 = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
-        if job_id := recalled(self._idempotency, caller.owner, idempotency_key, body_sha256):
-            return Submitted(view_of(self.find(caller, job_id)), created=False)
-        admitted = self._intake.admit(body, hub_token=hub_token)
-        new = new_job_of(caller, admitted)
+        request = request_key(caller.owner, idempotency_key, body.model_dump_json())
+
+        def admit() -> NewJob:
+            return new_job_of(caller, self._intake.admit(body, hub_token=hub_token))
+
+        return self.queue_once(caller, request, admit, hub_token=hub_token, force=body.force)
+
+    def queue_once(
+        self,
+        caller: Caller,
+        request: RequestKey | None,
+        admit: Callable[[], NewJob],
+        *,
+        hub_token: str | None,
+        force: bool = False,
+    ) -> Submitted:
+        """Queue what ``admit`` admits, or return the identical job, or the one that an earlier ``request`` was for."""
+        return once(
+            self._idempotency,
+            request,
+            lambda: self._queue(admit(), hub_token, request, force),
+            lambda job_id: Submitted(view_of(self.find(caller, job_id)), created=False),
+        )
+
+    def _queue(self, new: NewJob, hub_token: str | None, request: RequestKey | None, force: bool) -> Submitted:
         if hub_token and self._settings.embedded:
             self._secrets.keep(new.id, hub_token)
-        [added] = self._store.add([new], force=body.force)
-        if not added.created:
-            self._secrets.drop(new.id)
-        if idempotency_key:
-            self._idempotency.remember(caller.owner, idempotency_key, body_sha256, [added.job.id])
-        if added.created:
+        created = False
+        try:
+            [added] = self._store.add([new], force=force, request=request)
+            created = added.created
+        finally:
+            if not created:
+                self._secrets.drop(new.id)
+        if created:
             self._ringer.ring(added.job.queue, 1)
-        return Submitted(view_of(added.job), added.created)
+        return Submitted(view_of(added.job), created)
 
     def _alive(self) -> Sequence[Worker]:
         return self._workers.workers(alive_within_seconds=alive_within_seconds(self._settings))

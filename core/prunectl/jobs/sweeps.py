@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,10 +10,10 @@ from typing import Any
 
 from prunectl.errors import Conflict, InvalidInput, NotFound
 from prunectl.jobs.caller import Caller
-from prunectl.jobs.idempotency import recalled
+from prunectl.jobs.idempotency import once, request_key
 from prunectl.jobs.intake import Admitted, Intake, new_id, new_job_of
 from prunectl.jobs.model import Job, JobState
-from prunectl.jobs.ports import IdempotencyStore, JobQuery, NewSweep, Sweep, SweepStore
+from prunectl.jobs.ports import IdempotencyStore, JobQuery, NewSweep, RequestKey, Sweep, SweepStore
 from prunectl.jobs.ringing import Ringer
 from prunectl.jobs.service import MIN_ABBREVIATION, JobService, SecretKeeper
 from prunectl.jobs.views import iso
@@ -72,9 +71,17 @@ class SweepService:
         Raises InvalidInput for a grid that is too large or a job that is not valid; nothing was queued then.
         """
         caller.require("submit")
-        body_sha256 = hashlib.sha256(b"sweep " + create.model_dump_json().encode()).hexdigest()
-        if sweep_id := recalled(self._idempotency, caller.owner, idempotency_key, body_sha256):
-            return SubmittedSweep(view_of_sweep(self._sweep(caller, sweep_id)), created=False)
+        request = request_key(caller.owner, idempotency_key, f"sweep {create.model_dump_json()}")
+        return once(
+            self._idempotency,
+            request,
+            lambda: self._queue(caller, create, hub_token, request),
+            lambda sweep_id: SubmittedSweep(view_of_sweep(self._sweep(caller, sweep_id)), created=False),
+        )
+
+    def _queue(
+        self, caller: Caller, create: SweepCreate, hub_token: str | None, request: RequestKey | None
+    ) -> SubmittedSweep:
         admitted = self._admit(create, hub_token)
         sweep = NewSweep(id=new_id(), owner=caller.owner, spec=_spec(create), name=create.name)
         # In the order of the grid: jobs of one moment are claimed and listed by id.
@@ -83,16 +90,15 @@ class SweepService:
             new_job_of(caller, item, job_id=job_id, sweep_id=sweep.id)
             for job_id, item in zip(ids, admitted, strict=True)
         ]
-        if hub_token and self._settings.embedded:
-            for job_id in ids:
-                self._secrets.keep(job_id, hub_token)
-        added = self._sweeps.add_sweep(sweep, new, force=create.force)
-        if hub_token and self._settings.embedded:
-            for job, item in zip(new, added, strict=True):
-                if not item.created:
-                    self._secrets.drop(job.id)
-        if idempotency_key:
-            self._idempotency.remember(caller.owner, idempotency_key, body_sha256, [sweep.id])
+        unused = set(ids) if hub_token and self._settings.embedded else set()
+        for job_id in sorted(unused):
+            self._secrets.keep(job_id, hub_token or "")
+        try:
+            added = self._sweeps.add_sweep(sweep, new, force=create.force, request=request)
+            unused.difference_update(item.job.id for item in added if item.created)
+        finally:
+            for job_id in unused:
+                self._secrets.drop(job_id)
         self._ring(item.job for item in added if item.created)
         return SubmittedSweep(view_of_sweep(self._sweep(caller, sweep.id)), created=True)
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select, text
 
 from prunectl.db import migrate
+from prunectl.db.claiming import NO_LIMIT, idle_owner, waiting_owners
 from prunectl.db.job_store import SqlJobStore
 from prunectl.db.limit_store import SqlLimitStore
 from prunectl.db.search_store import SqlSearchStore
 from prunectl.db.session import make_engine
 from prunectl.db.standing_store import SqlStandingStore
 from prunectl.db.sweep_store import SqlSweepStore
-from prunectl.db.tables import metadata
+from prunectl.db.tables import jobs, metadata
 from support.search_stores import SearchStoreContract
 from support.servers import fresh_database
 from support.standing_stores import StandingContract
 from support.steering_stores import SteeringContract
-from support.stores import JobStoreContract, add
+from support.stores import RESULT, JobStoreContract, add, claim
 from support.sweep_stores import SqlSweepStoreContract, SweepStoreContract
 
 
@@ -95,3 +97,35 @@ class TestPostgresSearchStore(SearchStoreContract):
     @pytest.fixture
     def searches(self, store: SqlJobStore, migrated: Engine) -> SqlSearchStore:
         return SqlSearchStore(migrated)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whoever_is_found_among_the_oldest_is_who_the_walk_finds(migrated: Engine, seed: int) -> None:
+    draw = random.Random(seed)
+    with migrated.begin() as connection:
+        connection.execute(text(f"TRUNCATE {', '.join(metadata.tables)}"))
+    store = SqlJobStore(migrated)
+    for _ in range(60):
+        owner = draw.choice(["ada", "ada", "ada", "bob", "cy", "di"])
+        add(store, owner=owner, priority=draw.choice([0, 0, 5]), queue=draw.choice(["cpu", "cpu", "gpu"]))
+    with migrated.begin() as connection:  # in no order of owners, some at the same moment
+        for job_id in connection.scalars(select(jobs.c.id)).all():
+            moved = jobs.update().where(jobs.c.id == job_id).values(created_at=jobs.c.created_at - draw.randrange(9))
+            connection.execute(moved)
+    found = 0
+    bounds = {"below": NO_LIMIT, "max_running": NO_LIMIT, "skip": 0, "take": 1}
+    while True:
+        with migrated.connect() as connection:
+            walked = connection.execute(waiting_owners(("cpu",), lateral=True), bounds).all()
+            idle = connection.execute(idle_owner("cpu"), {"below": NO_LIMIT}).all()
+        assert idle in ([], walked)
+        found += bool(idle)
+        job = claim(store)
+        assert (job is None) == (not walked)
+        if job is None:
+            break
+        [(priority, queue, owner, _)] = walked
+        assert (job.priority, job.queue, job.owner) == (priority, queue, owner)
+        if draw.random() < 0.85:
+            assert store.succeed(job.lease, RESULT)
+    assert found > 5

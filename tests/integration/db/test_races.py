@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from prunectl.db import migrate
 from prunectl.db.claiming import claim_one
+from prunectl.db.idempotency_store import SqlIdempotencyStore
 from prunectl.db.job_store import SqlJobStore
 from prunectl.db.limit_store import SqlLimitStore
 from prunectl.db.session import make_engine
@@ -192,3 +193,27 @@ def test_a_quota_holds_against_claims_at_once(url: str) -> None:
         "print(json.dumps(won))",
     )
     assert sum(len(part) for part in won) == 3
+
+
+def test_one_request_that_is_sent_many_times_at_once_makes_one_job(url: str) -> None:
+    code = """
+from prunectl.jobs.ports import AlreadyAnswered, RequestKey
+made = []
+for number in range(20):
+    try:
+        added = store.add([new_job(digest="same")], force=True, request=RequestKey("ada", f"key-{number}", "body"))
+        made.append(f"{number} {added[0].job.id}")
+    except AlreadyAnswered:
+        pass
+print(json.dumps(made))
+"""
+    lines = [line.split() for answer in race(url, code) for line in answer]
+    made = dict(lines)
+    assert len(lines) == len(made) == 20
+    engine = make_engine(url)
+    keys = SqlIdempotencyStore(engine)
+    assert {number: keys.recall("ada", f"key-{number}") for number in made} == {
+        number: ("body", [job_id]) for number, job_id in made.items()
+    }
+    with engine.connect() as connection:
+        assert set(connection.scalars(select(jobs.c.id))) == set(made.values())

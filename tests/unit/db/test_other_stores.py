@@ -7,12 +7,29 @@ from dataclasses import replace
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import IntegrityError
 
 from prunectl.db.idempotency_store import SqlIdempotencyStore
+from prunectl.db.job_store import SqlJobStore
+from prunectl.db.sweep_store import SqlSweepStore
 from prunectl.db.token_store import SqlTokenStore
 from prunectl.db.worker_store import SqlWorkerStore
-from prunectl.jobs.memory import MemoryIdempotencyStore, MemoryTokenStore, MemoryWorkerStore
-from prunectl.jobs.ports import IdempotencyStore, Token, TokenStore, Worker, WorkerStore
+from prunectl.jobs.memory import MemoryIdempotencyStore, MemoryJobStore, MemoryTokenStore, MemoryWorkerStore
+from prunectl.jobs.memory_sweeps import MemorySweepStore
+from prunectl.jobs.ports import (
+    AlreadyAnswered,
+    IdempotencyStore,
+    JobQuery,
+    JobStore,
+    NewSweep,
+    RequestKey,
+    SweepStore,
+    Token,
+    TokenStore,
+    Worker,
+    WorkerStore,
+)
+from support.stores import new_job
 
 WORKER = Worker("t1", "host-1-ab", "host", 1, ("cpu", "gpu"), 2, "cpu", "0.1")
 TOKEN = Token("id1", "laptop", "ada", ("read", "submit"))
@@ -33,9 +50,15 @@ def tokens(make: Callable[..., TokenStore]) -> TokenStore:
     return make(MemoryTokenStore, SqlTokenStore)
 
 
-@pytest.fixture
-def keys(make: Callable[..., IdempotencyStore]) -> IdempotencyStore:
-    return make(MemoryIdempotencyStore, SqlIdempotencyStore)
+Keyed = tuple[JobStore, SweepStore, IdempotencyStore]
+
+
+@pytest.fixture(params=["memory", "sql"])
+def keyed(request: pytest.FixtureRequest, sqlite_engine: Engine) -> Keyed:
+    if request.param == "sql":
+        return SqlJobStore(sqlite_engine), SqlSweepStore(sqlite_engine), SqlIdempotencyStore(sqlite_engine)
+    jobs = MemoryJobStore()
+    return jobs, MemorySweepStore(jobs), MemoryIdempotencyStore(jobs)
 
 
 def test_a_worker_shows_itself_and_signs_off(workers: WorkerStore) -> None:
@@ -90,19 +113,39 @@ def test_the_secret_is_nowhere_in_the_database(sqlite_engine: Engine) -> None:
     assert row.secret_sha256 == "c" * 64
 
 
-def test_the_first_answer_to_a_key_is_remembered(keys: IdempotencyStore) -> None:
+def test_a_key_keeps_what_its_first_request_made(keyed: Keyed) -> None:
+    store, sweeps, keys = keyed
     assert keys.recall("ada", "k") is None
-    keys.remember("ada", "k", "body1", ["j1", "j2"])
-    keys.remember("ada", "k", "body2", ["j3"])
-    assert keys.recall("ada", "k") == ("body1", ["j1", "j2"])
-    assert keys.recall("bob", "k") is None
+    [added] = store.add([new_job(digest="same")], request=RequestKey("ada", "k", "body1"))
+    assert keys.recall("ada", "k") == ("body1", [added.job.id])
+    for again in ("body1", "body2"):
+        with pytest.raises(AlreadyAnswered):
+            store.add([new_job()], request=RequestKey("ada", "k", again))
+    sweep = NewSweep(id=new_job().id, owner="ada", spec={"base": {}, "grid": {}})
+    with pytest.raises(AlreadyAnswered):
+        sweeps.add_sweep(sweep, [new_job(sweep_id=sweep.id)], request=RequestKey("ada", "k", "body1"))
+    assert list(store.page(JobQuery()).items) == [added.job]
+    assert sweeps.sweep(sweep.id) is None
+    sweeps.add_sweep(sweep, [new_job(sweep_id=sweep.id)], request=RequestKey("bob", "k", "body3"))
+    assert keys.recall("bob", "k") == ("body3", [sweep.id])
+    # An identical job that was there is the answer too.
+    store.add([new_job(digest="same")], request=RequestKey("ada", "other", "body1"))
+    assert keys.recall("ada", "other") == ("body1", [added.job.id])
+
+
+def test_nothing_is_kept_of_a_request_that_failed(sqlite_engine: Engine) -> None:
+    store, job = SqlJobStore(sqlite_engine), new_job()
+    store.add([job])
+    with pytest.raises(IntegrityError):
+        store.add([replace(job, digest="other")], request=RequestKey("ada", "k", "body"))
+    assert SqlIdempotencyStore(sqlite_engine).recall("ada", "k") is None
 
 
 def test_old_keys_are_dropped(sqlite_engine: Engine) -> None:
-    store = SqlIdempotencyStore(sqlite_engine)
-    store.remember("ada", "old", "b", ["j"])
+    store, keys = SqlJobStore(sqlite_engine), SqlIdempotencyStore(sqlite_engine)
+    store.add([new_job()], request=RequestKey("ada", "old", "b"))
     with sqlite_engine.begin() as connection:
         connection.execute(text("UPDATE idempotency_keys SET created_at = created_at - 8 * 86400"))
-    store.remember("ada", "new", "b", ["j"])
-    assert store.recall("ada", "old") is None
-    assert store.recall("ada", "new") is not None
+    store.add([new_job()], request=RequestKey("ada", "new", "b"))
+    assert keys.recall("ada", "old") is None
+    assert keys.recall("ada", "new") is not None
