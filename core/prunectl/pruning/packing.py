@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 Batch = Mapping[str, Any]
 _BY_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "places", "labels")
@@ -30,9 +31,27 @@ class Budget:
     overhead: int
 
 
-def budget_of(device: torch.device) -> Budget:
-    """A processor is as fast with 512 tokens as with more; an accelerator waits for its host between small passes."""
-    return Budget(512, 16) if device.type == "cpu" else Budget(16_384, 1_024)
+def budget_of(model: PreTrainedModel) -> Budget:
+    """What suits the model where it is.
+
+    A processor is as fast with 512 tokens as with more, but reads an output over a large vocabulary anew in each pass: one
+    as large as all layers together takes it the time of some 60 tokens. An accelerator waits for its host between passes.
+    """
+    if model.device.type != "cpu":
+        return Budget(16_384, 1_024)
+    overhead = 16 + round(60 * _output_share(model))
+    return Budget(max(512, 8 * overhead), overhead)
+
+
+def _output_share(model: PreTrainedModel) -> float:
+    """Weights of the output over the vocabulary, as a share of those of the layers; 0 where there is none."""
+    output = model.get_output_embeddings()
+    if output is None:
+        return 0.0
+    inputs = model.get_input_embeddings()
+    ends = {id(end.weight): end.weight.numel() for end in (output, inputs) if isinstance(end.weight, Tensor)}
+    layers = sum(weight.numel() for weight in model.parameters() if id(weight) not in ends)
+    return ends[id(output.weight)] / max(1, layers)
 
 
 def divided(batch: Batch, budget: Budget) -> list[Batch]:

@@ -147,7 +147,7 @@ def _frozen(model: nn.Module) -> Iterator[None]:
 
 def _gradients(model: PreTrainedModel, batch: Batch, loss: Loss, masks: list[Tensor]) -> Sequence[Tensor]:
     """Of the batch's loss in the masks, ``[units]`` each."""
-    return _meaned(model, divided(batch, budget_of(model.device)), loss, masks)
+    return _meaned(model, divided(batch, budget_of(model)), loss, masks)
 
 
 def _meaned(model: PreTrainedModel, passes: Sequence[Batch], loss: Loss, masks: list[Tensor]) -> Sequence[Tensor]:

@@ -167,7 +167,7 @@ def test_packed_passes_score_what_the_whole_batches_do(
             passes.append(batch["input_ids"].numel())
             return made.loss(built, batch)
 
-        monkeypatch.setattr(scores, "budget_of", lambda _device, budget=budget: budget)
+        monkeypatch.setattr(scores, "budget_of", lambda _model, budget=budget: budget)
         found.append((scores.gradient_scores(built, made.batches(12), counted), passes))
     (whole, once), (parts, several) = found
     assert len(once) == 1

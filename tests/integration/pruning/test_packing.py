@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import BertConfig, BertForMaskedLM
 
-from prunectl.pruning.packing import Budget, divided, packed, weight_of
+from prunectl.pruning.packing import Budget, budget_of, divided, packed, weight_of
 
 
 def cost(lengths: list[int], groups: list[list[int]], budget: Budget) -> float:
@@ -86,3 +87,16 @@ def test_what_a_decoder_reads_and_should_say_keeps_its_columns() -> None:
     _, short = divided(given, Budget(1_000, 1))
     assert short["input_ids"].shape == (1, 3)
     assert short["decoder_input_ids"].shape == short["labels"].shape == (1, 20)
+
+
+def test_an_output_over_a_large_vocabulary_makes_passes_fewer() -> None:
+    small, large = (
+        BertForMaskedLM(BertConfig(vocab_size=words, hidden_size=16, num_hidden_layers=2, num_attention_heads=2))
+        for words in (5_000, 50_000)
+    )
+    headless = budget_of(small.bert)
+    assert headless.overhead < budget_of(small).overhead < budget_of(large).overhead
+    assert headless.tokens <= budget_of(small).tokens < budget_of(large).tokens
+    # Its weights over those of the layers, which are the rest but for what it shares with the embeddings.
+    rest = sum(weight.numel() for weight in large.parameters()) - 50_000 * 16
+    assert budget_of(large).overhead == headless.overhead + round(60 * 50_000 * 16 / rest)
