@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,16 +27,37 @@ class Moments:
         return cls(torch.zeros(inputs, inputs, **kind), torch.zeros(inputs, outputs, **kind), torch.zeros((), **kind))
 
     def add(self, x: Tensor, y: Tensor) -> None:
-        self.gram += (x.T @ x).double()
-        self.cross += (x.T @ y).double()
+        self.gram += x.T @ x
+        self.cross += x.T @ y
         self.square += y.double().square().sum()
 
-    def error(self, weights: Tensor) -> float:
-        """``sum ||y - x weights||^2`` for ``weights`` ``[inputs (+ 1), hidden]``."""
-        return float(self.square - 2 * (weights * self.cross).sum() + (weights * (self.gram @ weights)).sum())
+    def errors(self, old: Tensor, others: Iterable[Tensor]) -> tuple[float, list[float]]:
+        """``sum ||y - x weights||^2`` for the weights ``old`` and for each of ``others``, all ``[inputs (+ 1), hidden]``.
+
+        How much the others' differ has its square term in single precision, which is some 1e-6 of that term.
+        """
+        missing = self.cross - self.gram @ old
+        error = float(self.square - (old * (self.cross + missing)).sum())
+        gram = self.gram.float()
+        steps = ((other - old, (other - old).float()) for other in others)
+        return error, [
+            error - 2 * float((step * missing).sum()) + float((short * (gram @ short)).sum()) for step, short in steps
+        ]
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(self.gram + other.gram, self.cross + other.cross, self.square + other.square)
+
+
+def gathered(rows: Iterable[tuple[Tensor, ...]], at_least: int) -> Iterator[tuple[Tensor, ...]]:
+    """The same rows, ``at_least`` so many at once but for the last: a product of few costs nearly as much."""
+    waiting: list[tuple[Tensor, ...]] = []
+    for some in rows:
+        waiting.append(some)
+        if sum(len(part[0]) for part in waiting) >= at_least:
+            yield tuple(torch.cat(parts) for parts in zip(*waiting, strict=True))
+            waiting = []
+    if waiting:
+        yield tuple(torch.cat(parts) for parts in zip(*waiting, strict=True))
 
 
 def weights_of(matrix: Matrix, kept: Tensor) -> Tensor:

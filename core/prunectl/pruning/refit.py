@@ -38,6 +38,8 @@ from prunectl.pruning.token_weights import ShareWeights, token_weights
 
 RIDGES = (0.01, 0.1, 1.0)
 """Candidates for the ridge, in units of the mean diagonal of X^T X; held-back rows choose."""
+_ROWS = 2_048
+"""Rows whose products are summed at once."""
 SHARED_ROUNDS = 3
 """How often layers that share their weights are solved for: each changes what later runs of the same layer are given."""
 
@@ -220,18 +222,15 @@ class _Work:
         matrix = linear(self.model, stage.output)
         old = least_squares.weights_of(matrix, stage.kept)
         found, apart = (Moments.of(old.size(0), old.size(1), old.device) for _ in range(2))
-        for x, y, held in self._weighted(stage, rows, matrix.bias is not None):
+        for x, y, held in least_squares.gathered(self._weighted(stage, rows, matrix.bias is not None), _ROWS):
             found.add(x[~held], y[~held])
             apart.add(x[held], y[held])
         if not (torch.isfinite(found.gram).all() and torch.isfinite(found.cross).all()):
             raise CorruptWeights(
                 f"what enters {stage.output} is not finite numbers", hint="check the model's weights for NaN"
             )
-        before = apart.error(old)
-        errors = {
-            ridge: apart.error(weights)
-            for ridge, weights in zip(RIDGES, solve(found, old, matrix, RIDGES), strict=True)
-        }
+        before, after = apart.errors(old, solve(found, old, matrix, RIDGES))
+        errors = dict(zip(RIDGES, after, strict=True))
         best = min(errors, key=errors.__getitem__)
         size = float(apart.square) or 1.0
         if not errors[best] < before or not found.gram.any():
