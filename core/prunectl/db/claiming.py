@@ -65,6 +65,12 @@ def best_priority(queues: tuple[str, ...]) -> Select[Any]:
 
 
 @lru_cache(maxsize=64)
+def _level(queues: tuple[str, ...]) -> CTE:
+    """`best_priority` as a table of one row, the same object wherever a statement needs it: it is looked up once."""
+    return select(best_priority(queues).scalar_subquery().label("priority")).cte("level")
+
+
+@lru_cache(maxsize=64)
 def waiting_owners(queues: tuple[str, ...], *, lateral: bool) -> Select[Any]:
     """``priority, queue, owner, created_at`` of those who wait at the best priority under ``:below``, who goes first first.
 
@@ -73,7 +79,7 @@ def waiting_owners(queues: tuple[str, ...], *, lateral: bool) -> Select[Any]:
     Leaves out owners with as many running jobs as their own limit or, failing that, ``:max_running`` allows, and the first
     ``:skip`` of the others, and has ``:take`` rows at most. ``lateral``: whether the database has LATERAL joins.
     """
-    level = select(best_priority(queues).scalar_subquery().label("priority")).cte("level")
+    level = _level(queues)
     waiting = _first_jobs(queues, select(level.c.priority), lateral).cte("waiting")
     running = (
         select(jobs.c.owner, func.count().label("n"))
@@ -99,7 +105,7 @@ def idle_owner(queue: str) -> Select[Any]:
 
     For PostgreSQL, where no owner has a limit.
     """
-    level = select(best_priority((queue,)).scalar_subquery().label("priority")).cte("best")
+    level = _level((queue,))
     oldest = (
         select(*_HEAD)
         .where(claimable(), jobs.c.queue == queue, jobs.c.priority == select(level.c.priority).scalar_subquery())
@@ -107,8 +113,7 @@ def idle_owner(queue: str) -> Select[Any]:
         .limit(literal_column(str(OLDEST)))
         .subquery("oldest")
     )
-    busy = jobs.alias("busy")
-    runs = select(busy.c.id).where(busy.c.state == literal_column("'running'"), busy.c.owner == oldest.c.owner)
+    runs = select(jobs.c.id).where(in_state(JobState.RUNNING), jobs.c.owner == oldest.c.owner)
     return (
         select(level.c.priority, oldest.c.queue, oldest.c.owner, oldest.c.created_at)
         .select_from(oldest.join(level, true()))

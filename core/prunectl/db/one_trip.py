@@ -47,11 +47,13 @@ def claim_first(queues: tuple[str, ...], *, steered: bool) -> Select[Any]:
     parameters of `prunectl.db.claiming.waiting_owners` with ``:take`` 1, and those of ``claim_one`` that don't say whose turn it is.
     """
     unlimited = ~select(owner_limits.c.owner).exists()
-    first = waiting_owners(queues, lateral=True).where(unlimited).cte("first")
+    walked = waiting_owners(queues, lateral=True).where(unlimited)
     if len(queues) == 1:
         idle = idle_owner(queues[0]).where(unlimited).cte("idle")
-        others = waiting_owners(queues, lateral=True).where(unlimited, ~select(idle).exists())
-        first = union_all(select(idle), others.subquery().select()).cte("first")
+        otherwise = walked.where(~select(idle).exists()).subquery()
+        first = union_all(select(idle), otherwise.select()).cte("first")
+    else:
+        first = walked.cte("first")
     turn = Turn(
         queue=select(first.c.queue).scalar_subquery(),
         priority=select(first.c.priority).scalar_subquery(),

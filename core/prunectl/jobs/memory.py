@@ -7,7 +7,8 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -68,20 +69,25 @@ class MemoryJobStore:
         return self._clock()
 
     def add(self, jobs: Sequence[NewJob], *, force: bool = False, request: RequestKey | None = None) -> list[Added]:
-        with self.lock:
-            self.refuse_answered(request)
+        with self.answering(request) as made:
             now = self.now()
             added = [self._add(new, force, now) for new in jobs]
-            self.answer(request, [item.job.id for item in added])
+            made += [item.job.id for item in added]
             return added
 
-    def refuse_answered(self, request: RequestKey | None) -> None:
-        if request is not None and (request.owner, request.key) in self.answered:
-            raise AlreadyAnswered
+    @contextmanager
+    def answering(self, request: RequestKey | None) -> Iterator[list[str]]:
+        """Around what a request makes, under the lock: the ids that are put into the list are kept under its key.
 
-    def answer(self, request: RequestKey | None, made: Sequence[str]) -> None:
-        if request is not None:
-            self.answered[request.owner, request.key] = (request.body_sha256, list(made))
+        Raises AlreadyAnswered.
+        """
+        made: list[str] = []
+        with self.lock:
+            if request is not None and (request.owner, request.key) in self.answered:
+                raise AlreadyAnswered
+            yield made
+            if request is not None:
+                self.answered[request.owner, request.key] = (request.body_sha256, made)
 
     def _add(self, new: NewJob, force: bool, now: float) -> Added:
         same = [

@@ -20,11 +20,10 @@ class MemorySweepStore:
     def add_sweep(
         self, sweep: NewSweep, jobs: Sequence[NewJob], *, force: bool = False, request: RequestKey | None = None
     ) -> list[Added]:
-        with self._jobs.lock:
-            self._jobs.refuse_answered(request)
+        with self._jobs.answering(request) as made:
+            made.append(sweep.id)
             added = self._jobs.add(jobs, force=force)
             self.keep(sweep, added)
-            self._jobs.answer(request, [sweep.id])
             return added
 
     def keep(self, sweep: NewSweep, added: Sequence[Added]) -> None:

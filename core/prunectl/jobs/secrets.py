@@ -3,8 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
+
+
+class SecretKeeper(Protocol):
+    """Keeps a submitter's Hub token where only this user can read it, for as long as the job is active."""
+
+    def keep(self, job_id: str, token: str) -> None: ...
+
+    def drop(self, job_id: str) -> None: ...
+
+
+@contextmanager
+def kept_while_queueing(secrets: SecretKeeper, token: str | None, job_ids: Sequence[str]) -> Iterator[list[str]]:
+    """Keep the token, if there is one, for jobs that are about to be queued: a worker may claim them at once.
+
+    In the end it is dropped for those whose ids haven't been put into the list.
+    """
+    created: list[str] = []
+    if not token:
+        yield created
+        return
+    try:
+        for job_id in job_ids:
+            secrets.keep(job_id, token)
+        yield created
+    finally:
+        for job_id in set(job_ids).difference(created):
+            secrets.drop(job_id)
 
 
 class SecretFiles:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 from prunectl.attention import read_spec
 from prunectl.errors import Conflict, InvalidInput, NotFound, TooLarge
@@ -35,6 +35,7 @@ from prunectl.jobs.ports import (
     WorkerStore,
 )
 from prunectl.jobs.ringing import Ringer
+from prunectl.jobs.secrets import SecretKeeper, kept_while_queueing
 from prunectl.jobs.sweeper import alive_within_seconds
 from prunectl.jobs.views import full_recipe, view_of, worker_view
 from prunectl.pruning import axes, planning
@@ -84,14 +85,6 @@ class LogChunk:
 class ArtifactFile:
     path: str
     size: int
-
-
-class SecretKeeper(Protocol):
-    """Keeps a submitter's Hub token where only this user can read it, for as long as the job is active."""
-
-    def keep(self, job_id: str, token: str) -> None: ...
-
-    def drop(self, job_id: str) -> None: ...
 
 
 class JobService:
@@ -152,18 +145,14 @@ class JobService:
         )
 
     def _queue(self, new: NewJob, hub_token: str | None, request: RequestKey | None, force: bool) -> Submitted:
-        if hub_token and self._settings.embedded:
-            self._secrets.keep(new.id, hub_token)
-        created = False
-        try:
+        token = hub_token if self._settings.embedded else None
+        with kept_while_queueing(self._secrets, token, [new.id]) as created:
             [added] = self._store.add([new], force=force, request=request)
-            created = added.created
-        finally:
-            if not created:
-                self._secrets.drop(new.id)
-        if created:
+            if added.created:
+                created.append(new.id)
+        if added.created:
             self._ringer.ring(added.job.queue, 1)
-        return Submitted(view_of(added.job), created)
+        return Submitted(view_of(added.job), added.created)
 
     def _alive(self) -> Sequence[Worker]:
         return self._workers.workers(alive_within_seconds=alive_within_seconds(self._settings))

@@ -15,7 +15,8 @@ from prunectl.jobs.intake import Admitted, Intake, new_id, new_job_of
 from prunectl.jobs.model import Job, JobState
 from prunectl.jobs.ports import IdempotencyStore, JobQuery, NewSweep, RequestKey, Sweep, SweepStore
 from prunectl.jobs.ringing import Ringer
-from prunectl.jobs.service import MIN_ABBREVIATION, JobService, SecretKeeper
+from prunectl.jobs.secrets import SecretKeeper, kept_while_queueing
+from prunectl.jobs.service import MIN_ABBREVIATION, JobService
 from prunectl.jobs.views import iso
 from prunectl.schemas import JobPage, job_digest
 from prunectl.settings import Settings
@@ -90,15 +91,10 @@ class SweepService:
             new_job_of(caller, item, job_id=job_id, sweep_id=sweep.id)
             for job_id, item in zip(ids, admitted, strict=True)
         ]
-        unused = set(ids) if hub_token and self._settings.embedded else set()
-        for job_id in sorted(unused):
-            self._secrets.keep(job_id, hub_token or "")
-        try:
+        token = hub_token if self._settings.embedded else None
+        with kept_while_queueing(self._secrets, token, ids) as created:
             added = self._sweeps.add_sweep(sweep, new, force=create.force, request=request)
-            unused.difference_update(item.job.id for item in added if item.created)
-        finally:
-            for job_id in unused:
-                self._secrets.drop(job_id)
+            created += [item.job.id for item in added if item.created]
         self._ring(item.job for item in added if item.created)
         return SubmittedSweep(view_of_sweep(self._sweep(caller, sweep.id)), created=True)
 

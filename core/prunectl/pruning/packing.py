@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 Batch = Mapping[str, Any]
-_BY_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "places", "labels")
-"""What may have a column for each token."""
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "places")
+"""What has a column for each token, besides labels where each token may have one."""
 _COMPARED = "reference"
 """What a batch has whose loss compares its examples with each other: such a one is never divided."""
 
@@ -99,7 +99,7 @@ def out_of_memory(error: RuntimeError) -> bool:
 def halved(batch: Batch) -> list[Batch]:
     """The batch's examples in two batches, in their order."""
     half = examples_of(batch) // 2
-    return [_rows(batch, slice(0, half)), _rows(batch, slice(half, None))]
+    return [rows_of(batch, slice(0, half)), rows_of(batch, slice(half, None))]
 
 
 def examples_of(batch: Batch) -> int:
@@ -128,7 +128,8 @@ def _decoded(batch: Batch) -> int:
     return int(tokens.shape[1]) if isinstance(tokens, Tensor) else 0
 
 
-def _rows(batch: Batch, rows: slice | list[int]) -> Batch:
+def rows_of(batch: Batch, rows: slice | list[int] | Tensor) -> Batch:
+    """The batch of these examples alone; ``rows`` is anything that a tensor's first dimension can be indexed with."""
     return {name: value[rows] if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
@@ -136,8 +137,8 @@ def _part(batch: Batch, rows: list[int], longest: int) -> Batch:
     """These examples, without the columns that only longer ones need."""
     width = batch["input_ids"].shape[1]
     # What a decoder reads and should say has columns of its own.
-    names = _BY_TOKEN[:-1] if _decoded(batch) else _BY_TOKEN
-    part = dict(_rows(batch, rows))
+    names = _INPUTS if _decoded(batch) else (*_INPUTS, "labels")
+    part = dict(rows_of(batch, rows))
     for name in names:
         value = part.get(name)
         if isinstance(value, Tensor) and value.dim() == 2 and value.shape[1] == width:

@@ -30,7 +30,7 @@ from prunectl.pruning.blocks import find_blocks, linear
 from prunectl.pruning.least_squares import Moments, solve
 from prunectl.pruning.masks import Masks
 from prunectl.pruning.observation import evaluating
-from prunectl.pruning.packing import Batch
+from prunectl.pruning.packing import Batch, rows_of
 from prunectl.pruning.refit_rows import Stage, Watch, held_back, reusable, stages_of
 from prunectl.pruning.replay import Replay
 from prunectl.pruning.scores import Loss, Progress
@@ -243,8 +243,7 @@ def _held_back_loss(model: PreTrainedModel, batches: Sequence[Batch], loss: Loss
     total, examples = 0.0, 0
     for batch in batches:
         held = held_back(batch)
-        part = {name: value[held] if isinstance(value, Tensor) else value for name, value in batch.items()}
-        total += float(loss(model, part)) * int(held.sum())
+        total += float(loss(model, rows_of(batch, held))) * int(held.sum())
         examples += int(held.sum())
     return total / examples
 

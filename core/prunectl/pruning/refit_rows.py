@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from prunectl.pruning.blocks import Block, linear
 from prunectl.pruning.masks import Masks
 from prunectl.pruning.observation import real_tokens
-from prunectl.pruning.packing import Batch
+from prunectl.pruning.packing import Batch, examples_of
 from prunectl.pruning.replay import Stopped
 
 HELD_BACK = 8
@@ -115,8 +115,7 @@ class Watch:
 
 def held_back(batch: Batch) -> Tensor:
     """Which examples of a batch are held back, bool ``[examples]``: one in `HELD_BACK`, the first included."""
-    examples = len(next(iter(batch.values())))
-    return torch.arange(examples) % HELD_BACK == 0
+    return torch.arange(examples_of(batch)) % HELD_BACK == 0
 
 
 def stages_of(blocks: list[Block], masks: Masks) -> list[list[Stage]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prunectl.pruning.blocks import Block, find_blocks, linear, shape
-from prunectl.pruning.packing import Batch, budget_of, divided, examples_of, halved, weight_of
+from prunectl.pruning.packing import Batch, budget_of, divided, examples_of, halved, out_of_memory, weight_of
 
 Loss = Callable[[Any, Batch], Tensor]
 """(model, batch) -> the loss, a scalar with a gradient."""
@@ -99,6 +99,7 @@ def gradient_scores(
     """
     blocks = find_blocks(model)
     size = shape(blocks)
+    budget = budget_of(model)
     totals = {scorer: Scores(torch.zeros(size[0], size[1]), torch.zeros(size[0], size[2])) for scorer in _GRADIENT}
     examples = 0
     with ExitStack() as stack:
@@ -106,7 +107,7 @@ def gradient_scores(
         masks = _hooked(model, blocks, even, stack)
         for number, batch in enumerate(batches):
             examples += examples_of(batch)
-            gradients = _gradients(model, batch, loss, [mask.values for mask in masks])
+            gradients = _meaned(model, divided(batch, budget), loss, [mask.values for mask in masks])
             for mask, gradient in zip(masks, gradients, strict=True):
                 felt = gradient.float().cpu()
                 mask.row_of(totals["taylor"]).add_(felt.abs())
@@ -145,21 +146,17 @@ def _frozen(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _gradients(model: PreTrainedModel, batch: Batch, loss: Loss, masks: list[Tensor]) -> Sequence[Tensor]:
-    """Of the batch's loss in the masks, ``[units]`` each."""
-    return _meaned(model, divided(batch, budget_of(model)), loss, masks)
-
-
 def _meaned(model: PreTrainedModel, passes: Sequence[Batch], loss: Loss, masks: list[Tensor]) -> Sequence[Tensor]:
-    """The gradients of the passes, weighted as their examples are in the mean over all."""
+    """Of the mean loss over the passes in the masks, ``[units]`` each: their gradients, weighted as that mean does."""
     weights = [weight_of(part) for part in passes]
-    if len(passes) == 1 or not any(weights):
+    examples = sum(weights)
+    if len(passes) == 1 or not examples:
         return _in_one_pass(model, passes[0], loss, masks)
     total = [torch.zeros_like(mask) for mask in masks]
     for part, weight in zip(passes, weights, strict=True):
         if weight:
             for whole, gradient in zip(total, _in_one_pass(model, part, loss, masks), strict=True):
-                whole.add_(gradient, alpha=weight / sum(weights))
+                whole.add_(gradient, alpha=weight / examples)
     return total
 
 
@@ -174,11 +171,6 @@ def _in_one_pass(model: PreTrainedModel, batch: Batch, loss: Loss, masks: list[T
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return _meaned(model, halved(batch), loss, masks)
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """An accelerator has a class for it; on the CPU the allocator's message is all there is."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from prunectl.errors import CorruptWeights
 from prunectl.pruning.blocks import linear
 from prunectl.pruning.observation import real_tokens
-from prunectl.pruning.packing import Batch, halved, out_of_memory
+from prunectl.pruning.packing import Batch, examples_of, halved, out_of_memory
 from prunectl.pruning.scores import Loss
 
 TokenWeights = dict[str, list[list[Tensor]]]
@@ -47,7 +47,7 @@ def token_weights(model: PreTrainedModel, batches: Sequence[Batch], loss: Loss, 
 
 def _of_batch(model: PreTrainedModel, batch: Batch, loss: Loss, outputs: Sequence[str]) -> dict[str, list[Tensor]]:
     """By matrix, ``[rows]`` of each call. A batch that the memory can't hold is taken in halves."""
-    examples = len(next(iter(batch.values())))
+    examples = examples_of(batch)
     try:
         return _of_whole(model, batch, loss, outputs, examples)
     except RuntimeError as error:
