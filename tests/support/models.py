@@ -115,8 +115,10 @@ def tokenizer(family: str, vocabulary: int = 400, sample: int = 300) -> PreTrain
             show_progress=False,
         )
         trained.train_from_iterator(lines, unigram_trainer)
-        pieces = [(piece, float(score)) for piece, score in _state(trained)["vocab"]]
-        return transformers.XLMRobertaTokenizer(vocab=[*pieces, ("<mask>", 0.0)], model_max_length=64)
+        # The trainer adds up in an order that differs from run to run: some scores by some 1e-4, and so the ids.
+        found = [(piece, round(float(score), 2)) for piece, score in _state(trained)["vocab"]]
+        special, pieces = found[:4], sorted(found[4:], key=lambda item: (-item[1], item[0]))
+        return transformers.XLMRobertaTokenizer(vocab=[*special, *pieces, ("<mask>", 0.0)], model_max_length=64)
     if family in EVERY_FAMILY and family != "vit":
         return _byte_level(family, lines, max(vocabulary, 300))
     raise ValueError(f"no tokenizer for {family!r}: choose from {', '.join(EVERY_FAMILY)}")
