@@ -100,9 +100,14 @@ def canonical_json(value: Any) -> str:
     return _CANONICAL.encode(value)
 
 
+def sha256_of(text: str) -> str:
+    """``sha256:<hex>`` of a text's UTF-8 bytes."""
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
 def digest_of(value: Any) -> str:
     """``sha256:<hex>`` of a JSON-serialisable value."""
-    return "sha256:" + hashlib.sha256(canonical_json(value).encode()).hexdigest()
+    return sha256_of(canonical_json(value))
 
 
 class Recipe(BaseModel):
@@ -330,6 +335,11 @@ class Recipe(BaseModel):
         return {**document, "seed": self.seed}
 
     @cached_property
+    def canonical(self) -> str:
+        """`document` as canonical JSON."""
+        return canonical_json(self._document)
+
+    @cached_property
     def digest(self) -> str:
         """Digest of what differs from the defaults: a later version's new field leaves old digests as they are."""
-        return digest_of(self.document())
+        return sha256_of(self.canonical)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from prunectl.conditions import QUALITY_METRICS, parse_gate
-from prunectl.recipe import Recipe, digest_of
+from prunectl.recipe import Recipe, canonical_json, sha256_of
 
 SCHEMA_VERSION = 1
 
@@ -601,12 +602,15 @@ class ProblemView(BaseModel):
 
 def job_digest(owner: str, model_identity: str, body: JobCreate) -> str:
     """What makes two jobs identical: owner, exact model, recipe, evaluation and device; not name, tags or priority."""
-    return digest_of(
-        {
-            "owner": owner,
-            "model": model_identity,
-            "recipe": body.recipe.document(),
-            "evaluation": body.evaluation.model_dump(mode="json", exclude_defaults=True),
-            "device": body.device,
-        }
+    # Canonical JSON of an object with these keys, put together of parts: thousands of a sweep's jobs share the evaluation,
+    # and a recipe has encoded itself for its own digest.
+    device, model, recipe = canonical_json(body.device), canonical_json(model_identity), body.recipe.canonical
+    evaluation = f'"evaluation":{_canonical_evaluation(body.evaluation)}'
+    return sha256_of(
+        f'{{"device":{device},{evaluation},"model":{model},"owner":{canonical_json(owner)},"recipe":{recipe}}}'
     )
+
+
+@lru_cache(maxsize=64)
+def _canonical_evaluation(evaluation: Evaluation) -> str:
+    return canonical_json(evaluation.model_dump(mode="json", exclude_defaults=True))
