@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 
-from prunectl.jobs.leftovers import ArtifactCollector
+from prunectl.jobs.leftovers import ArtifactCollector, SharedCollector
 from prunectl.jobs.model import Job, JobState
 from prunectl.storage.names import STAGING_PREFIX
 from prunectl.worker.scratch import collect_scratch
@@ -57,19 +57,29 @@ def assert_nothing_lost(
 def _assert_whole_artifacts(fleet: Fleet, ended: list[Job], whole: set[str]) -> None:
     root = Path(fleet.storage.root)  # type: ignore[union-attr]
     collector = ArtifactCollector(fleet.store, fleet.storage, after_seconds=-60.0)
+    shared = SharedCollector(fleet.storage, retention_seconds=3600.0, after_seconds=-60.0)
 
     def published() -> list[Path]:
         return [directory for job in ended for directory in (root / "runs" / job.id).glob("*")]
 
     for directory in published():
-        names = {path.name for path in directory.iterdir()}
+        try:
+            names = {path.name for path in directory.iterdir()}
+        except FileNotFoundError:  # withdrawn meanwhile by an attempt that came too late
+            continue
         assert whole <= names, f"torn: {directory} has only {names}"
     collector.collect()
     named = [Path(unquote(urlparse((job.result or {})["artifacts"]["checkpoint"]).path)) for job in ended if job.result]
     assert len(named) == sum(job.state is JobState.SUCCEEDED for job in ended)
     assert set(published()) == set(named), "one artifact for each success, and no other"
-    # A supervisor that has only now learnt that its attempt is over may be removing what that published.
-    until(lambda: not list(root.rglob(f"{STAGING_PREFIX}*")), "what is half-written to go", 5)
+
+    def collected() -> bool:
+        # What a runner was killed over goes by the collectors, whenever it was killed.
+        for one in (collector, shared):
+            one.collect()
+        return not list(root.rglob(f"{STAGING_PREFIX}*"))
+
+    until(collected, "what is half-written to go", 5)
 
 
 def assert_scratch_can_go(home: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -135,14 +135,21 @@ class LocalStorage:
         elif path.is_dir():
             # Out of sight at once, so that no reader sees half of it, and collected later if we die in between.
             staging = self.root / f"{STAGING_PREFIX}{uuid.uuid4().hex}"
-            path.rename(staging)
-            shutil.rmtree(staging)
+            with suppress(FileNotFoundError):  # another removes it at the same time
+                path.rename(staging)
+            while staging.exists():
+                with suppress(FileNotFoundError):  # a collector removes the same files
+                    shutil.rmtree(staging)
 
     def children(self, name: str) -> Iterator[tuple[str, float]]:
         top = self._path(name, root_allowed=True)
         if top.is_dir():
             for path in sorted(top.iterdir()):
-                yield path.name, path.lstat().st_mtime
+                try:
+                    modified = path.lstat().st_mtime
+                except FileNotFoundError:  # removed since it was listed
+                    continue
+                yield path.name, modified
 
 
 def _copy_file(source: str, target: str) -> None:

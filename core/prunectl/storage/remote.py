@@ -9,7 +9,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -182,7 +182,8 @@ class RemoteStorage:
     def _remove(self, path: str) -> None:
         self._fs.invalidate_cache(path)
         if self._info(path) is not None:
-            self._fs.rm(path, recursive=True)
+            with suppress(FileNotFoundError):  # another removes it at the same time
+                self._fs.rm(path, recursive=True)
 
     def children(self, name: str) -> Iterator[tuple[str, float]]:
         for entry in self._entries(name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 import time
 from pathlib import Path
@@ -85,6 +86,15 @@ def test_those_who_come_meanwhile_wait_for_a_live_holder(storage: Storage) -> No
         thread.join()
     assert work.times == 1
     assert sorted(one.reused for one in found) == [False, True, True]
+
+
+def test_a_beat_that_never_begins_holds_nothing_up(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that dies as it starts, as one does for want of memory: the system has it, and its code never runs."""
+    monkeypatch.setattr(_thread, "start_new_thread", lambda _function, _arguments: 0)
+    monkeypatch.setattr(threading.Thread, "start", lambda _thread: pytest.fail("it would be waited for"))
+    assert not sharing(storage).get("scores", CONDITIONS, Work()).reused
+    assert sharing(storage).get("scores", CONDITIONS, Work()).reused
+    assert storage.list("shared") == [ENTRY.removeprefix("shared/")]
 
 
 def test_a_dead_holder_is_replaced(storage: Storage) -> None:

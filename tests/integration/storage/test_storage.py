@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from prunectl.errors import Conflict, DiskFull, InvalidInput, NotFound, Unavaila
 from prunectl.jobs.ports import Storage
 from prunectl.storage import open_storage
 from prunectl.storage.local import LocalStorage
+from prunectl.storage.names import STAGING_PREFIX
 from support.s3_server import S3Server
 
 BAD_NAMES = ["/etc/passwd", "../x", "a/../../x", "a//b", "", ".", "a/.", "a\\b", "a\nb", "a\0b"]
@@ -126,6 +129,33 @@ def test_removal(storage: Storage, checkpoint: Path) -> None:
     storage.remove("runs")
     assert storage.list("") == []
     assert list(storage.children("runs")) == []
+
+
+def test_many_remove_the_same_at_once(tmp_path: Path) -> None:
+    """A late attempt withdraws, its job is removed and a collector goes round: all succeed, and nothing is left."""
+    storage = LocalStorage(tmp_path / "storage")
+    together = threading.Barrier(4)
+
+    def withdraw(round_: int) -> None:
+        together.wait()
+        storage.remove(f"runs/{round_}/a1")
+
+    def collect(round_: int) -> None:
+        together.wait()
+        for place in ("", "runs", f"runs/{round_}"):
+            for name, _ in storage.children(place):
+                if name in ("a1", str(round_)) or name.startswith(STAGING_PREFIX):
+                    storage.remove(f"{place}/{name}".lstrip("/"))
+
+    with ThreadPoolExecutor(4) as pool:
+        for round_ in range(60):
+            for number in range(20):
+                storage.write(f"runs/{round_}/a1/{number % 4}/{number}", b"x")
+            for done in [pool.submit(act, round_) for act in (withdraw, withdraw, collect, collect)]:
+                done.result(30)
+            storage.remove(f"runs/{round_}")
+            assert [name for name, _ in storage.children("")] == ["runs"], "no half-removed directory stays"
+    assert storage.list("") == []
 
 
 def test_what_is_not_there(storage: Storage) -> None:

@@ -10,6 +10,7 @@ there", so two that start in the same instant may both compute; they write equal
 
 from __future__ import annotations
 
+import _thread
 import hashlib
 import json
 import logging
@@ -129,24 +130,30 @@ class SharedResults:
 
     @contextmanager
     def _beating(self, lease: str, token: str) -> Iterator[None]:
-        done = threading.Event()
+        done, begun, ended = threading.Event(), threading.Event(), threading.Event()
 
         def beat() -> None:
+            begun.set()
             number = 0
-            while not done.wait(self.beat_seconds):
-                number += 1
-                try:
-                    self.store.write(lease, _beat(token, number))
-                except (PrunectlError, OSError) as error:
-                    logger.warning("can't renew the lease %s: %s", lease, error)
+            try:
+                while not done.wait(self.beat_seconds):
+                    number += 1
+                    try:
+                        self.store.write(lease, _beat(token, number))
+                    except (PrunectlError, OSError) as error:
+                        logger.warning("can't renew the lease %s: %s", lease, error)
+            finally:
+                ended.set()
 
-        thread = threading.Thread(target=beat, name="shared-result-lease", daemon=True)
-        thread.start()
+        # Not `Thread.start`: that waits for ever for a thread that dies at once, for want of memory. Without beats others
+        # take the lease for a dead holder's, and compute for themselves.
+        _thread.start_new_thread(beat, ())
         try:
             yield
         finally:
             done.set()
-            thread.join()
+            if begun.is_set():  # what begins later writes nothing
+                ended.wait()
             try:
                 if token.encode() in self._lease(lease):
                     self.store.remove(lease)
