@@ -26,8 +26,8 @@ from prunectl.db import migrate
 from prunectl.db.job_rows import row_of
 from prunectl.db.session import make_engine
 from prunectl.db.tables import jobs
-from prunectl.jobs.ports import JobQuery
 from prunectl.jobs.query import Position, encode_cursor
+from prunectl.jobs.records import JobQuery
 from prunectl.settings import Settings
 
 PAGE = 50

@@ -36,7 +36,7 @@ from prunectl.db.session import database_url, make_engine
 from prunectl.db.worker_store import SqlWorkerStore
 from prunectl.dispatch import CeleryDoorbell, make_app
 from prunectl.jobs.model import Job
-from prunectl.jobs.ports import Worker
+from prunectl.jobs.records import Worker
 from prunectl.jobs.sweeper import ENOUGH_ROUNDS, Sweeper
 from prunectl.settings import Settings
 

@@ -23,7 +23,7 @@ from prunectl.db.session import make_engine
 from prunectl.db.worker_store import SqlWorkerStore
 from prunectl.dispatch import CeleryDoorbell, make_app
 from prunectl.jobs.model import Job, Lease
-from prunectl.jobs.ports import Worker
+from prunectl.jobs.records import Worker
 from prunectl.settings import Settings
 from prunectl.storage import open_storage
 from prunectl.worker.app import make_worker_app

@@ -22,7 +22,7 @@ from ulid import ULID
 
 from prunectl.api.app import create_app
 from prunectl.db import migrate
-from prunectl.jobs.ports import NewJob, Token
+from prunectl.jobs.records import NewJob, Token
 from prunectl.schemas import JobCreate, job_digest, spec_of
 from prunectl.settings import Settings
 from prunectl.wiring import build

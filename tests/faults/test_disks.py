@@ -93,7 +93,7 @@ def test_no_space_for_sqlite(stack: Stack, tmp_path: Path) -> None:
 
 
 def _all_jobs(fleet: Fleet):  # type: ignore[no-untyped-def]
-    from prunectl.jobs.ports import JobQuery
+    from prunectl.jobs.records import JobQuery
 
     found, cursor = [], None
     while True:

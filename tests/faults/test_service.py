@@ -13,7 +13,7 @@ import pytest
 
 from prunectl.db.session import make_engine
 from prunectl.db.token_store import SqlTokenStore
-from prunectl.jobs.ports import JobQuery, Token
+from prunectl.jobs.records import JobQuery, Token
 from support.faults import assert_nothing_lost
 from support.fleet import Fleet, until
 from support.servers import free_port

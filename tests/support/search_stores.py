@@ -7,7 +7,8 @@ from typing import Any
 from prunectl.errors import FailureClass
 from prunectl.jobs.intake import new_id
 from prunectl.jobs.model import NEVER, Failure, Job, JobState, Lease
-from prunectl.jobs.ports import JobStore, NewSweep, SearchStore, SweepStore
+from prunectl.jobs.ports import JobStore, SearchStore, SweepStore
+from prunectl.jobs.records import NewSweep
 from support.stores import RESULT, add, claim, get, new_job
 
 QUEUE = "greedy"

@@ -24,7 +24,8 @@ from prunectl.jobs.memory_searches import MemorySearchStore
 from prunectl.jobs.memory_standing import MemoryLimitStore, MemoryStandingStore
 from prunectl.jobs.memory_sweeps import MemorySweepStore
 from prunectl.jobs.model import Failure, Lease
-from prunectl.jobs.ports import NoJobEvents, Token
+from prunectl.jobs.ports import NoJobEvents
+from prunectl.jobs.records import Token
 from prunectl.settings import Settings
 from prunectl.storage import open_storage
 from prunectl.wiring import Services, assemble

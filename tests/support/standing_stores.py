@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from prunectl.errors import FailureClass
 from prunectl.jobs.model import Failure
-from prunectl.jobs.ports import JobStore, LimitStore, OwnerLoad, Standing, StandingStore
+from prunectl.jobs.ports import JobStore, LimitStore, StandingStore
+from prunectl.jobs.records import OwnerLoad, Standing
 from support.stores import add, claim, running
 
 

@@ -18,7 +18,8 @@ from ulid import ULID
 from prunectl.errors import Conflict, FailureClass, InvalidInput
 from prunectl.jobs import model
 from prunectl.jobs.model import Failure, Job, JobState, Lease, TransitionRefused
-from prunectl.jobs.ports import JobQuery, JobStore, MetricFilter, NewJob
+from prunectl.jobs.ports import JobStore
+from prunectl.jobs.records import JobQuery, MetricFilter, NewJob
 
 _NUMBERS = itertools.count(1)
 TIMES = ("created_at", "not_before", "lease_until", "started_at", "finished_at", "cancel_requested_at")

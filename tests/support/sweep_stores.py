@@ -10,7 +10,8 @@ import pytest
 from prunectl.errors import FailureClass
 from prunectl.jobs.intake import new_id
 from prunectl.jobs.model import Failure, Job, JobState
-from prunectl.jobs.ports import Added, JobQuery, JobStore, NewSweep, Sweep, SweepStore
+from prunectl.jobs.ports import JobStore, SweepStore
+from prunectl.jobs.records import Added, JobQuery, NewSweep, Sweep
 from support.stores import RESULT, add, claim, get, new_job, running, succeeded
 
 QUEUE = "grid"

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from prunectl import conditions
 from prunectl.errors import InvalidInput, nearest
 from prunectl.jobs.model import JobState
-from prunectl.jobs.ports import JobQuery, MetricFilter
 from prunectl.jobs.query import MAX_PAGE
+from prunectl.jobs.records import JobQuery, MetricFilter
 from prunectl.schemas import State, parse_duration
 
 Text = Annotated[str, Field(max_length=1000)]

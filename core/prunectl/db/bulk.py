@@ -34,7 +34,7 @@ from sqlalchemy.sql.selectable import TableValuedAlias
 
 from prunectl.db.tables import LIVE, db_now, events, jobs
 from prunectl.jobs.model import JobState
-from prunectl.jobs.ports import NewJob
+from prunectl.jobs.records import NewJob
 
 _CHUNK = 500  # values in one IN (…)
 _MANY = 100  # rows from which on COPY is worth its table

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from prunectl.db.session import reading
 from prunectl.db.tables import db_now, idempotency_keys
-from prunectl.jobs.ports import AlreadyAnswered, RequestKey
+from prunectl.jobs.records import AlreadyAnswered, RequestKey
 
 KEEP_SECONDS = 7 * 86400.0
 """How long keys are kept."""

@@ -21,7 +21,6 @@ from sqlalchemy import (
 from prunectl.db.tables import db_now, jobs, metrics, sweep_links
 from prunectl.db.transitions import in_state
 from prunectl.jobs.model import JobState
-from prunectl.jobs.ports import JobQuery, MetricFilter
 from prunectl.jobs.query import (
     NUMBER_COLUMNS,
     Position,
@@ -30,6 +29,7 @@ from prunectl.jobs.query import (
     compare,
     glob_to_like,
 )
+from prunectl.jobs.records import JobQuery, MetricFilter
 
 SORT_VALUE = "sort_value"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from prunectl.errors import FailureClass
 from prunectl.jobs.model import Failure, Job, JobState
-from prunectl.jobs.ports import NewJob
+from prunectl.jobs.records import NewJob
 
 
 def row_of(new: NewJob, *, now: float, dedupe: bool) -> dict[str, Any]:

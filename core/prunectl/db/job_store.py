@@ -23,8 +23,8 @@ from prunectl.errors import Conflict
 from prunectl.jobs.conflicts import already_ended, cannot_retry, still_active
 from prunectl.jobs.events import state_data
 from prunectl.jobs.model import Failure, Job, JobState, Lease
-from prunectl.jobs.ports import Added, Beat, Event, JobQuery, JobRows, NewJob, RequestKey
 from prunectl.jobs.query import Position, decode_cursor, encode_cursor, page_size, parse_sort
+from prunectl.jobs.records import Added, Beat, Event, JobQuery, JobRows, NewJob, RequestKey
 from prunectl.jobs.references import UPLOAD_PREFIX, upload_digests
 from prunectl.jobs.steering import Steering
 

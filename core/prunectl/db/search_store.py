@@ -13,7 +13,7 @@ from prunectl.db.session import reading, writing
 from prunectl.db.sweep_store import insert_sweep, link_shared
 from prunectl.db.tables import jobs, sweeps
 from prunectl.jobs.model import Job, JobState, Lease
-from prunectl.jobs.ports import Added, Candidates, NewJob, NewSweep
+from prunectl.jobs.records import Added, Candidates, NewJob, NewSweep
 
 
 class SqlSearchStore:

@@ -9,7 +9,7 @@ from prunectl.db.limit_store import limit_of
 from prunectl.db.session import reading
 from prunectl.db.tables import db_now, jobs
 from prunectl.jobs.model import JobState
-from prunectl.jobs.ports import OwnerLoad, Standing
+from prunectl.jobs.records import OwnerLoad, Standing
 
 
 class SqlStandingStore:

@@ -15,7 +15,7 @@ from prunectl.db.session import reading, writing
 from prunectl.db.tables import LIVE, db_now, jobs, sweep_links, sweeps
 from prunectl.db.transitions import locked
 from prunectl.jobs.model import Job, JobState
-from prunectl.jobs.ports import Added, NewJob, NewSweep, RequestKey, Sweep
+from prunectl.jobs.records import Added, NewJob, NewSweep, RequestKey, Sweep
 
 _CHUNK = 500  # values in one IN (…)
 

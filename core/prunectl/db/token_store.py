@@ -6,7 +6,7 @@ from sqlalchemy import Engine, RowMapping, and_, insert, or_, select
 
 from prunectl.db.session import reading, writing
 from prunectl.db.tables import db_now, tokens
-from prunectl.jobs.ports import Token
+from prunectl.jobs.records import Token
 
 _USE_RESOLUTION_SECONDS = 60.0
 _PUBLIC = [column for column in tokens.c if column.name != "secret_sha256"]

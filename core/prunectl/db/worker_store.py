@@ -7,7 +7,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from prunectl.db.session import reading, writing
 from prunectl.db.tables import db_now, workers
-from prunectl.jobs.ports import Worker
+from prunectl.jobs.records import Worker
 
 
 class SqlWorkerStore:

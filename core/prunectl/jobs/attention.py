@@ -11,7 +11,8 @@ from prunectl.jobs.caller import Caller
 from prunectl.jobs.idempotency import request_key
 from prunectl.jobs.intake import new_id
 from prunectl.jobs.model import Job, JobState
-from prunectl.jobs.ports import JobQuery, JobStore, NewJob, Storage
+from prunectl.jobs.ports import JobStore, Storage
+from prunectl.jobs.records import JobQuery, NewJob
 from prunectl.schemas import JobView, Result, spec_of
 from prunectl.settings import Settings
 from prunectl.storage.layout import published_name

@@ -19,8 +19,8 @@ from prunectl.comparison import (
 from prunectl.errors import InvalidInput, nearest
 from prunectl.jobs.caller import Caller
 from prunectl.jobs.model import JobState
-from prunectl.jobs.ports import JobQuery
 from prunectl.jobs.query import MAX_PAGE, METRICS, is_metric
+from prunectl.jobs.records import JobQuery
 from prunectl.jobs.service import JobService
 from prunectl.jobs.sweeps import SweepService
 from prunectl.schemas import JobView

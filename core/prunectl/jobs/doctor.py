@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from prunectl.jobs.ports import JobStore, Storage, Worker, WorkerStore
+from prunectl.jobs.ports import JobStore, Storage, WorkerStore
+from prunectl.jobs.records import Worker
 from prunectl.jobs.sweeper import alive_within_seconds
 from prunectl.settings import Settings
 from prunectl.version import version

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from prunectl.errors import InvalidInput
-from prunectl.jobs.ports import AlreadyAnswered, IdempotencyStore, RequestKey
+from prunectl.jobs.ports import IdempotencyStore
+from prunectl.jobs.records import AlreadyAnswered, RequestKey
 
 T = TypeVar("T")
 

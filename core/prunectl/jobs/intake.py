@@ -20,7 +20,8 @@ from prunectl.evaluation.tasks import refuse_builtin, task_of, text_limit
 from prunectl.inspection import inspect
 from prunectl.jobs.caller import Caller
 from prunectl.jobs.lookup import Source, find_model, hub_settings, parse_source, upload_name
-from prunectl.jobs.ports import NewJob, Storage, WorkerStore
+from prunectl.jobs.ports import Storage, WorkerStore
+from prunectl.jobs.records import NewJob
 from prunectl.jobs.sweeper import alive_within_seconds
 from prunectl.pruning import axes, planning
 from prunectl.pruning.architectures import family_of

@@ -16,19 +16,6 @@ from prunectl.jobs import model
 from prunectl.jobs.conflicts import already_ended, cannot_retry, still_active
 from prunectl.jobs.events import state_data
 from prunectl.jobs.model import Failure, Job, JobState, Lease, TransitionRefused
-from prunectl.jobs.ports import (
-    Added,
-    AlreadyAnswered,
-    Beat,
-    Event,
-    JobQuery,
-    JobRows,
-    MetricFilter,
-    NewJob,
-    RequestKey,
-    Token,
-    Worker,
-)
 from prunectl.jobs.query import (
     NUMBER_COLUMNS,
     Position,
@@ -40,6 +27,19 @@ from prunectl.jobs.query import (
     glob_to_regex,
     page_size,
     parse_sort,
+)
+from prunectl.jobs.records import (
+    Added,
+    AlreadyAnswered,
+    Beat,
+    Event,
+    JobQuery,
+    JobRows,
+    MetricFilter,
+    NewJob,
+    RequestKey,
+    Token,
+    Worker,
 )
 from prunectl.jobs.references import upload_digests
 from prunectl.jobs.steering import WINDOW, Steering, choose, is_starting

@@ -8,7 +8,7 @@ from prunectl.jobs import model
 from prunectl.jobs.memory import MemoryJobStore
 from prunectl.jobs.memory_sweeps import MemorySweepStore
 from prunectl.jobs.model import Job, Lease
-from prunectl.jobs.ports import Added, Candidates, NewJob, NewSweep
+from prunectl.jobs.records import Added, Candidates, NewJob, NewSweep
 
 
 class MemorySearchStore:

@@ -7,7 +7,7 @@ from collections import Counter
 from prunectl.jobs import model
 from prunectl.jobs.memory import MemoryJobStore
 from prunectl.jobs.model import JobState
-from prunectl.jobs.ports import OwnerLoad, Standing
+from prunectl.jobs.records import OwnerLoad, Standing
 
 
 class MemoryStandingStore:

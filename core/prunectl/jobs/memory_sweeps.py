@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from prunectl.jobs.memory import MemoryJobStore
 from prunectl.jobs.model import Job, JobState
-from prunectl.jobs.ports import Added, NewJob, NewSweep, RequestKey, Sweep
+from prunectl.jobs.records import Added, NewJob, NewSweep, RequestKey, Sweep
 
 
 class MemorySweepStore:

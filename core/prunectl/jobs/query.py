@@ -12,7 +12,7 @@ from typing import Any
 
 from prunectl.conditions import COMPARE, METRICS, is_metric
 from prunectl.errors import InvalidInput, nearest
-from prunectl.jobs.ports import JobQuery
+from prunectl.jobs.records import JobQuery
 from prunectl.recipe import digest_of
 
 MAX_PAGE = 500

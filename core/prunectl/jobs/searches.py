@@ -12,7 +12,7 @@ from typing import Any
 from prunectl.errors import FailureClass
 from prunectl.jobs.intake import new_id
 from prunectl.jobs.model import Failure, Job, JobState
-from prunectl.jobs.ports import Candidates, NewJob, NewSweep
+from prunectl.jobs.records import Candidates, NewJob, NewSweep
 from prunectl.pruning.greedy import SELECTION_SHARE, Removed
 from prunectl.schemas import JobCreate, job_digest, spec_of
 

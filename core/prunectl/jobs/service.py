@@ -22,18 +22,8 @@ from prunectl.jobs.idempotency import once, request_key
 from prunectl.jobs.intake import Intake, new_job_of
 from prunectl.jobs.lookup import upload_name
 from prunectl.jobs.model import Job, JobState
-from prunectl.jobs.ports import (
-    Doorbell,
-    Event,
-    IdempotencyStore,
-    JobQuery,
-    JobStore,
-    NewJob,
-    RequestKey,
-    Storage,
-    Worker,
-    WorkerStore,
-)
+from prunectl.jobs.ports import Doorbell, IdempotencyStore, JobStore, Storage, WorkerStore
+from prunectl.jobs.records import Event, JobQuery, NewJob, RequestKey, Worker
 from prunectl.jobs.ringing import Ringer
 from prunectl.jobs.secrets import SecretKeeper, kept_while_queueing
 from prunectl.jobs.sweeper import alive_within_seconds

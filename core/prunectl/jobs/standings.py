@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from prunectl.jobs.caller import Caller
-from prunectl.jobs.ports import LimitStore, OwnerLoad, StandingStore, SweepStore, WorkerStore
+from prunectl.jobs.ports import LimitStore, StandingStore, SweepStore, WorkerStore
+from prunectl.jobs.records import OwnerLoad
 from prunectl.jobs.service import JobService
 from prunectl.jobs.sweeper import alive_within_seconds
 from prunectl.jobs.why import reasons

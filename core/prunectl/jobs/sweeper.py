@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable, Sequence
 
 from prunectl.errors import PrunectlError
-from prunectl.jobs.ports import Doorbell, JobEvents, JobStore, NoJobEvents, SearchStore, Worker, WorkerStore
+from prunectl.jobs.ports import Doorbell, JobEvents, JobStore, NoJobEvents, SearchStore, WorkerStore
+from prunectl.jobs.records import Worker
 from prunectl.jobs.ringing import MAX_RINGS, ring_count
 from prunectl.settings import Settings
 

@@ -13,7 +13,8 @@ from prunectl.jobs.caller import Caller
 from prunectl.jobs.idempotency import once, request_key
 from prunectl.jobs.intake import Admitted, Intake, new_id, new_job_of
 from prunectl.jobs.model import Job, JobState
-from prunectl.jobs.ports import IdempotencyStore, JobQuery, NewSweep, RequestKey, Sweep, SweepStore
+from prunectl.jobs.ports import IdempotencyStore, SweepStore
+from prunectl.jobs.records import JobQuery, NewSweep, RequestKey, Sweep
 from prunectl.jobs.ringing import Ringer
 from prunectl.jobs.secrets import SecretKeeper, kept_while_queueing
 from prunectl.jobs.service import MIN_ABBREVIATION, JobService

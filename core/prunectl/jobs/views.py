@@ -9,7 +9,7 @@ from typing import Any
 from prunectl.attention import AttentionJob, read_spec
 from prunectl.jobs.model import BACKOFF_SECONDS, Job
 from prunectl.jobs.model import JobState as S
-from prunectl.jobs.ports import Worker
+from prunectl.jobs.records import Worker
 from prunectl.recipe import Recipe
 from prunectl.schemas import ErrorView, JobView, Measure, ModelRef, Result, WorkerView
 

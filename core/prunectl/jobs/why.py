@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prunectl.jobs.model import Job, JobState
-from prunectl.jobs.ports import Standing, Sweep, Worker
+from prunectl.jobs.records import Standing, Sweep, Worker
 from prunectl.jobs.views import iso
 from prunectl.standing import Reason
 

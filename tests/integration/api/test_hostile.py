@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from prunectl.jobs.ports import JobQuery, Token
+from prunectl.jobs.records import JobQuery, Token
 from prunectl.settings import Settings
 from prunectl.wiring import Services
 from support.service import SECRETS, config_only, memory_app, memory_services, succeed

@@ -197,7 +197,7 @@ def test_a_quota_holds_against_claims_at_once(url: str) -> None:
 
 def test_one_request_that_is_sent_many_times_at_once_makes_one_job(url: str) -> None:
     code = """
-from prunectl.jobs.ports import AlreadyAnswered, RequestKey
+from prunectl.jobs.records import (AlreadyAnswered, RequestKey)
 made = []
 for number in range(20):
     try:

@@ -13,8 +13,8 @@ from prunectl.db.job_store import SqlJobStore
 from prunectl.db.tables import db_now, jobs, metrics
 from prunectl.errors import Unavailable
 from prunectl.jobs.model import JobState
-from prunectl.jobs.ports import JobQuery
 from prunectl.jobs.query import Position, parse_sort
+from prunectl.jobs.records import JobQuery
 from prunectl.jobs.steering import Steering
 from support.steering_stores import SteeringContract
 from support.stores import JobStoreContract, add, claim, get, running, succeeded

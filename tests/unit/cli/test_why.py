@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from prunectl.jobs.ports import Worker
+from prunectl.jobs.records import Worker
 from prunectl.wiring import Services
 from support import service as support
 

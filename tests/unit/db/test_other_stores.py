@@ -16,19 +16,8 @@ from prunectl.db.token_store import SqlTokenStore
 from prunectl.db.worker_store import SqlWorkerStore
 from prunectl.jobs.memory import MemoryIdempotencyStore, MemoryJobStore, MemoryTokenStore, MemoryWorkerStore
 from prunectl.jobs.memory_sweeps import MemorySweepStore
-from prunectl.jobs.ports import (
-    AlreadyAnswered,
-    IdempotencyStore,
-    JobQuery,
-    JobStore,
-    NewSweep,
-    RequestKey,
-    SweepStore,
-    Token,
-    TokenStore,
-    Worker,
-    WorkerStore,
-)
+from prunectl.jobs.ports import IdempotencyStore, JobStore, SweepStore, TokenStore, WorkerStore
+from prunectl.jobs.records import AlreadyAnswered, JobQuery, NewSweep, RequestKey, Token, Worker
 from support.stores import new_job
 
 WORKER = Worker("t1", "host-1-ab", "host", 1, ("cpu", "gpu"), 2, "cpu", "0.1")

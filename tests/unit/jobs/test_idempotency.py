@@ -4,7 +4,7 @@ import pytest
 
 from prunectl.errors import InvalidInput
 from prunectl.jobs.idempotency import once, request_key
-from prunectl.jobs.ports import AlreadyAnswered
+from prunectl.jobs.records import AlreadyAnswered
 
 
 class Known:

@@ -11,7 +11,7 @@ from prunectl.errors import FailureClass
 from prunectl.jobs import searches
 from prunectl.jobs.memory import MemoryJobStore
 from prunectl.jobs.model import Failure, Job, JobState
-from prunectl.jobs.ports import Candidates
+from prunectl.jobs.records import Candidates
 from support.stores import RESULT, add
 
 WHY = Failure(FailureClass.OOM_HOST, "out_of_memory", "the job ran out of memory")

@@ -10,7 +10,7 @@ from prunectl.errors import Unavailable
 from prunectl.jobs.leftovers import ArtifactCollector, LogCollector, UploadCollector
 from prunectl.jobs.lookup import upload_name
 from prunectl.jobs.memory import MemoryDoorbell, MemoryJobStore, MemoryWorkerStore
-from prunectl.jobs.ports import Worker
+from prunectl.jobs.records import Worker
 from prunectl.jobs.sweeper import FORGET_SECONDS, Sweeper, alive_within_seconds
 from prunectl.settings import Settings
 from prunectl.storage import log_name, open_storage, run_name

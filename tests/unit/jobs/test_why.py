@@ -10,7 +10,7 @@ import pytest
 from prunectl.errors import FailureClass
 from prunectl.jobs.memory import MemoryJobStore
 from prunectl.jobs.model import NEVER, Failure, Job, JobState
-from prunectl.jobs.ports import Standing, Sweep, Worker
+from prunectl.jobs.records import Standing, Sweep, Worker
 from prunectl.jobs.why import reasons
 from support.stores import add
 

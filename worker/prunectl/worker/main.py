@@ -20,7 +20,7 @@ from prunectl.db.worker_store import SqlWorkerStore
 from prunectl.dispatch import QUEUES, CeleryDoorbell, job_events, make_app, node_name
 from prunectl.errors import InvalidInput, PrunectlError, Unavailable, nearest
 from prunectl.jobs.leftovers import chores
-from prunectl.jobs.ports import Worker
+from prunectl.jobs.records import Worker
 from prunectl.jobs.sweeper import Sweeper
 from prunectl.settings import Settings
 from prunectl.storage import open_storage

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from prunectl.errors import FailureClass, PrunectlError
 from prunectl.jobs import model, searches
 from prunectl.jobs.model import Failure, Job
-from prunectl.jobs.ports import Candidates, Doorbell, JobEvents, JobStore, NoJobEvents, SearchStore, Storage
+from prunectl.jobs.ports import Doorbell, JobEvents, JobStore, NoJobEvents, SearchStore, Storage
+from prunectl.jobs.records import Candidates
 from prunectl.jobs.ringing import MAX_RINGS
 from prunectl.jobs.secrets import SecretFiles
 from prunectl.jobs.steering import Steering

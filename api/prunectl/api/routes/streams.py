@@ -15,7 +15,7 @@ from starlette.responses import StreamingResponse
 from prunectl.api.auth import CurrentCaller
 from prunectl.api.dependencies import Jobs
 from prunectl.api.problems import responses
-from prunectl.jobs.ports import Event
+from prunectl.jobs.records import Event
 from prunectl.jobs.views import iso
 from prunectl.schemas import TERMINAL_STATES, JobView
 

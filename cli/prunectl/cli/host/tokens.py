@@ -8,7 +8,8 @@ import secrets
 
 from prunectl.db.session import make_engine
 from prunectl.db.token_store import SqlTokenStore
-from prunectl.jobs.ports import Token, TokenStore
+from prunectl.jobs.ports import TokenStore
+from prunectl.jobs.records import Token
 from prunectl.settings import Settings
 
 SCOPES = ("read", "submit", "admin")
