@@ -72,6 +72,27 @@ def accepting(report: Report, database: str, broker: str, home: Path, *, jobs: i
     report.add(Measurement(f"{measure}, against Celery", "s", ours, theirs, peer, target=">= 5", target_is="ratio"))
 
 
+def requested(report: Report, database: str, broker: str, home: Path, *, seeds: int, rounds: int) -> None:
+    """The same number of jobs as one request to the running service: read, checked, expanded, queued and answered."""
+    config_only(home / "zoo" / "tiny")
+    settings = Settings(home=home, database_url=database, broker_url=broker, model_path=str(home / "zoo"))
+    ours = []
+    with (
+        surroundings.api(settings) as api,
+        httpx2.Client(base_url=api.url, headers=api.headers, timeout=60) as client,
+    ):
+        for number in range(rounds):
+            shares = [index / 20 for index in range(10)]
+            grid = {"heads": shares, "ffn": shares, "seed": list(range(number * seeds, (number + 1) * seeds))}
+            began = time.perf_counter()
+            answer = client.post("/v1/sweeps", json={"base": {"model": "tiny"}, "grid": grid})
+            ours.append(time.perf_counter() - began)
+            answer.raise_for_status()
+            assert answer.json()["counts"]["queued"] == 100 * seeds
+    measure = f"{100 * seeds:,} jobs of a sweep over HTTP, from the request to the 202"
+    report.add(Measurement(measure, "s", ours, target="<= 2"))
+
+
 def claiming(report: Report, database: str, broker: str, home: Path, *, seconds: float, rounds: int) -> None:
     """Jobs that four workers finish with a runner that answers at once, against no-op tasks of plain Celery."""
     store, client = SqlJobStore(make_engine(database)), redis_client.from_url(broker)
@@ -215,6 +236,8 @@ def main() -> None:
         report.versions["redis-server"] = str(redis_client.from_url(broker).info()["redis_version"])
         if "accept" in chosen.only:
             accepting(report, database, broker, home, jobs=chosen.jobs, rounds=chosen.rounds)
+            with surroundings.postgres(chosen.postgres) as empty:
+                requested(report, empty, broker, home / "service", seeds=chosen.jobs // 100, rounds=chosen.rounds)
         if "claim" in chosen.only:
             claiming(report, database, broker, home, seconds=chosen.seconds, rounds=chosen.rounds)
         if "runner" in chosen.only:
