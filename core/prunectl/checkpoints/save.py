@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -63,7 +64,14 @@ _AUTO_CLASSES = {
 
 
 def save(
-    model: PreTrainedModel, *, source: Path, directory: Path, recipe: Recipe, pruned: Pruned, provenance: dict[str, Any]
+    model: PreTrainedModel,
+    *,
+    source: Path,
+    directory: Path,
+    recipe: Recipe,
+    pruned: Pruned,
+    provenance: dict[str, Any],
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write ``model``, cut as ``pruned`` says, to the new or empty ``directory``; tokenizer files come from ``source``,
     or are the reduced ones where the vocabulary was pruned.
@@ -71,6 +79,7 @@ def save(
     Where every tensor has the shape that the stock class gives it, plain ``AutoModel`` loads the directory and no
     modelling file is carried.
 
+    ``dtype`` is what the weights are stored as: see `prunectl.checkpoints.precision`.
     ``provenance`` goes into prunectl.json as it is: model name and digest, data digests, versions. Raises DiskFull, and
     FileExistsError where the directory holds something. Metrics and the model card follow with `finalise`.
     """
@@ -78,7 +87,7 @@ def save(
         directory.mkdir(parents=True, exist_ok=True)
         if any(directory.iterdir()):
             raise FileExistsError(f"{directory} is not empty")
-        config = _config(model)
+        config = _config(model, dtype)
         manifest.write_json(directory / "config.json", config)
         if "auto_map" in config:
             (directory / f"{CARRIED}.py").write_text(_carried(model), encoding="utf-8")
@@ -87,7 +96,7 @@ def save(
             if _outgrows_its_cache(model):
                 generation.use_cache = False
             generation.to_json_file(directory / "generation_config.json")
-        save_file(_tensors(model), directory / WEIGHTS, metadata={"format": "pt"})
+        save_file(_tensors(model, dtype), directory / WEIGHTS, metadata={"format": "pt"})
         # safetensors makes it readable for its owner alone; whoever may read the rest may read the weights.
         shutil.copymode(directory / "config.json", directory / WEIGHTS)
         tokenizer = source if pruned.vocabulary is None else pruned.vocabulary.directory
@@ -174,10 +183,10 @@ def _outgrows_its_cache(model: PreTrainedModel) -> bool:
     return any(stack.layers > counted for stack in decoders)
 
 
-def _config(model: PreTrainedModel) -> dict[str, Any]:
+def _config(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(model.config.to_json_string())
     document["architectures"] = [type(model).__name__]
-    document["dtype"] = str(model.dtype).removeprefix("torch.")
+    document["dtype"] = str(dtype).removeprefix("torch.")
     document[CONFIG_KEY] = described = described_shapes(model)
     document.pop("auto_map", None)
     if any(part for key, part in described.items() if key != "format"):
@@ -204,7 +213,7 @@ def _carried(model: PreTrainedModel) -> str:
     return f"{Path(shapes.__file__).read_text(encoding='utf-8')}\n\n{lines}"
 
 
-def _tensors(model: PreTrainedModel) -> dict[str, Tensor]:
+def _tensors(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tensor]:
     """The state, each shared tensor once, under the name that the others are tied to."""
     tied = set(model.all_tied_weights_keys)
     kept: dict[str, Tensor] = {}
@@ -214,7 +223,8 @@ def _tensors(model: PreTrainedModel) -> dict[str, Tensor]:
         if tensor.numel() and place in seen:  # tensors without elements have no storage: they only look shared
             continue
         seen.add(place)
-        kept[name] = tensor.detach().contiguous()
+        detached = tensor.detach()
+        kept[name] = (detached.to(dtype) if tensor.is_floating_point() else detached).contiguous()
     return kept
 
 

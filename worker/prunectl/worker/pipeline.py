@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from prunectl.checkpoints import load as checkpoint_load
+from prunectl.checkpoints import precision
 from prunectl.checkpoints import save as checkpoint_save
 from prunectl.evaluation import data, encoding, gates, quality
 from prunectl.recipe import BUDGETS, Recipe
@@ -171,6 +172,9 @@ def run(assignment: Assignment, report: Report, *, prover: Prover | None = None)
     metrics = merged(metrics, counts(model, source.bench_seq, "after"))
 
     with report.stage("save"):
+        stored = precision.round_to(model, precision.stored_dtype(source.path))
+        if stored is not torch.float32:  # what a refit or a training has changed
+            expected = steps.outputs(model, probe)
         checkpoint_save.save(
             model,
             source=source.path,
@@ -178,6 +182,7 @@ def run(assignment: Assignment, report: Report, *, prover: Prover | None = None)
             recipe=body.recipe,
             pruned=pruned,
             provenance=provenance(assignment, body, source, objective),
+            dtype=stored,
         )
         metrics["model_bytes"].after = weight_bytes(checkpoint)
     del model
@@ -281,6 +286,7 @@ def run(assignment: Assignment, report: Report, *, prover: Prover | None = None)
             **({"n_scales": len(scaling)} if scaling else {}),
             "cpu_seconds": round(cpu_seconds(), 3),
             "seed": body.recipe.seed,
+            "weights_dtype": str(stored).removeprefix("torch."),
             "versions": versions(),
             "machine": machine(),
         },

@@ -1,0 +1,33 @@
+"""The precision in which weights are stored: all is computed in float32, and a half-precision model is saved as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from prunectl.checkpoints.headers import read_types
+
+_HALVES = {"F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def stored_dtype(directory: Path) -> torch.dtype:
+    """float16 or bfloat16 where all weights in ``directory`` have it, else float32. Raises as `read_sizes` does."""
+    types = read_types(directory)
+    return _HALVES.get(types.pop(), torch.float32) if len(types) == 1 else torch.float32
+
+
+@torch.no_grad()
+def round_to(model: PreTrainedModel, dtype: torch.dtype) -> torch.dtype:
+    """Round every weight to the nearest that ``dtype`` has, in place; the model stays float32, and computes what will be saved.
+
+    Weights that were only cut out of a model of that type stay as they are. The type in which the model can be saved:
+    float32, and nothing is rounded, where a weight is too large for ``dtype``, as one may be after a refit.
+    """
+    weights = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point() and tensor.numel()]
+    if dtype is torch.float32 or any(bool(tensor.abs().max() > torch.finfo(dtype).max) for tensor in weights):
+        return torch.float32
+    for tensor in weights:
+        tensor.copy_(tensor.to(dtype))
+    return dtype
