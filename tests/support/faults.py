@@ -74,9 +74,9 @@ def _assert_whole_artifacts(fleet: Fleet, ended: list[Job], whole: set[str]) -> 
     assert set(published()) == set(named), "one artifact for each success, and no other"
 
     def collected() -> bool:
-        # What a runner was killed over goes by the collectors, whenever it was killed.
-        for one in (collector, shared):
-            one.collect()
+        # A supervisor that has only now learnt that its attempt is over may be removing what that published. What a runner
+        # was killed over, which its own attempt does not know of, the collector of shared results removes.
+        shared.collect()
         return not list(root.rglob(f"{STAGING_PREFIX}*"))
 
     until(collected, "what is half-written to go", 5)

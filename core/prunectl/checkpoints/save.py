@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 
 from prunectl.checkpoints import card, manifest
 from prunectl.checkpoints.manifest import CONFIG_KEY, WEIGHTS
+from prunectl.checkpoints.precision import stored_weights
 from prunectl.errors import DiskFull
 from prunectl.pruning import depth, shapes
 from prunectl.pruning.architectures import shape_of
@@ -217,6 +218,7 @@ def _tensors(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tensor]:
     """The state, each shared tensor once, under the name that the others are tied to."""
     tied = set(model.all_tied_weights_keys)
     kept: dict[str, Tensor] = {}
+    stored = stored_weights(model)
     seen = set()
     for name, tensor in sorted(model.state_dict().items(), key=lambda entry: entry[0] in tied):
         place = (tensor.device, tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape)
@@ -224,7 +226,7 @@ def _tensors(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tensor]:
             continue
         seen.add(place)
         detached = tensor.detach()
-        kept[name] = (detached.to(dtype) if tensor.is_floating_point() else detached).contiguous()
+        kept[name] = (detached.to(dtype) if name in stored else detached).contiguous()
     return kept
 
 

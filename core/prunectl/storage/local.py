@@ -144,7 +144,11 @@ class LocalStorage:
     def children(self, name: str) -> Iterator[tuple[str, float]]:
         top = self._path(name, root_allowed=True)
         if top.is_dir():
-            for path in sorted(top.iterdir()):
+            try:
+                paths = sorted(top.iterdir())
+            except FileNotFoundError:  # removed since it was looked at
+                return
+            for path in paths:
                 try:
                     modified = path.lstat().st_mtime
                 except FileNotFoundError:  # removed since it was listed

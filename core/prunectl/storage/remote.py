@@ -21,6 +21,8 @@ from prunectl.storage.names import STAGING_PREFIX, checked, staged
 
 LAST = "SHA256SUMS"
 """Moved last: object stores have no rename of a directory, and whoever waits for this file waits for all of them."""
+REMOVALS = 3
+"""How often one removal goes over what is left."""
 
 
 @contextmanager
@@ -181,15 +183,21 @@ class RemoteStorage:
 
     def _remove(self, path: str) -> None:
         self._fs.invalidate_cache(path)
-        if self._info(path) is not None:
-            with suppress(FileNotFoundError):  # another removes it at the same time
+        for _ in range(REMOVALS):
+            if self._info(path) is None:
+                return
+            with suppress(FileNotFoundError):  # another removes it at the same time: look again for what is left
                 self._fs.rm(path, recursive=True)
+            self._fs.invalidate_cache(path)
 
     def children(self, name: str) -> Iterator[tuple[str, float]]:
         for entry in self._entries(name):
             path = entry["name"].rstrip("/")
             with _reached():
-                modified = self._modified(path, entry)
+                try:
+                    modified = self._modified(path, entry)
+                except FileNotFoundError:  # removed since it was listed
+                    continue
             yield posixpath.basename(path), modified
 
     @_reached()

@@ -71,3 +71,15 @@ def test_what_a_half_cannot_hold_stays_as_it_is(original: Path) -> None:
     assert torch.equal(weight, before)
     assert precision.round_to(model, torch.bfloat16) is torch.bfloat16
     assert torch.equal(weight, before.to(torch.bfloat16).float()) and not torch.equal(weight, before)
+
+
+def test_positions_that_are_computed_are_not_rounded(tmp_path: Path) -> None:
+    """transformers stores Marian's positions in no file: in float32 they are what every process computes."""
+    original = stored_as(models.build(tmp_path / "zoo" / "tiny", "marian", "text2text-generation"), torch.bfloat16)
+    result, checkpoint = pipeline.run(original, {"heads": 0.5, "refit": False}, tmp_path)
+    assert result.conditions["reload_max_abs_difference"] <= 1e-5, "it computes what the masked original does"
+    rounded = load_file(checkpoint / "model.safetensors")
+    assert {name for name, tensor in rounded.items() if tensor.dtype is not torch.bfloat16} == {
+        "model.encoder.embed_positions.weight",
+        "model.decoder.embed_positions.weight",
+    }

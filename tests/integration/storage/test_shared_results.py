@@ -97,6 +97,15 @@ def test_a_beat_that_never_begins_holds_nothing_up(storage: Storage, monkeypatch
     assert storage.list("shared") == [ENTRY.removeprefix("shared/")]
 
 
+def test_a_refused_thread_costs_the_sharing_only(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_function: object, _arguments: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
+    assert not sharing(storage).get("scores", CONDITIONS, Work()).reused
+    assert storage.list("shared") == [ENTRY.removeprefix("shared/")]
+
+
 def test_a_dead_holder_is_replaced(storage: Storage) -> None:
     storage.write(LEASE, b'{"token": "dead", "beat": 7}')
     work, started = Work(), time.monotonic()

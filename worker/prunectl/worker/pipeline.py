@@ -78,6 +78,8 @@ def run(assignment: Assignment, report: Report, *, prover: Prover | None = None)
         model = checkpoint_load.load_original(source.path, source.config).to(source.device)  # type: ignore[arg-type]
         source = with_vocabulary(source, model, body, assignment, scratch)
 
+    dtype = precision.stored_dtype(source.path)
+    row_of = partial(steps.ledger_row, bytes_a_weight=dtype.itemsize)
     shared = SharedResults(storage)
     with report.stage("baseline") as stage:
         metrics = counts(model, source.bench_seq, "before")
@@ -99,7 +101,7 @@ def run(assignment: Assignment, report: Report, *, prover: Prover | None = None)
         before = quality.summarise(reference, reference, seed=body.recipe.seed)
         unpruned = quality.compare(before, before)
         metric = gates.primary_metric(source.task, unpruned, body.evaluation.metric)
-        row = steps.ledger_row("original", model, metric, figures(before, metric))
+        row = row_of("original", model, metric, figures(before, metric))
         ledger = [row.model_copy(update={"value": unpruned[metric].before})]
         chosen_by = selection.of_unpruned(model, source, body.recipe.seed) if candidate else None
 
@@ -109,7 +111,7 @@ def run(assignment: Assignment, report: Report, *, prover: Prover | None = None)
         taken.append(step)
         if len(taken) < len(_steps_of(recipe)):  # the last step's quality is what the stage evaluate finds
             now = quality_of(current, source, body.recipe.seed, reference)
-            ledger.append(steps.ledger_row(step, current, metric, figures(now, metric)))
+            ledger.append(row_of(step, current, metric, figures(now, metric)))
 
     probe = encoding.probe(
         model, source.tokenizer, source.evaluation[:PROBE_EXAMPLES], min(PROBE_LENGTH, source.max_length)
@@ -169,12 +171,12 @@ def run(assignment: Assignment, report: Report, *, prover: Prover | None = None)
             recovery = course.model_dump(mode="json")
         after_step("recover", model)
         expected = steps.outputs(model, probe)
+    stored = precision.round_to(model, dtype)
+    if stored is not torch.float32 and (pruned.refit or recovery):  # else every weight is one of the original's
+        expected = steps.outputs(model, probe)
     metrics = merged(metrics, counts(model, source.bench_seq, "after"))
 
     with report.stage("save"):
-        stored = precision.round_to(model, precision.stored_dtype(source.path))
-        if stored is not torch.float32:  # what a refit or a training has changed
-            expected = steps.outputs(model, probe)
         checkpoint_save.save(
             model,
             source=source.path,
@@ -217,7 +219,7 @@ def run(assignment: Assignment, report: Report, *, prover: Prover | None = None)
         small = checkpoint_load.load_pruned(checkpoint).to(source.device)  # type: ignore[arg-type]
         after = quality_of(small, source, body.recipe.seed, reference)
         metrics |= quality.compare(before, after)
-        last = steps.ledger_row(taken[-1], small, metric, figures(after, metric))
+        last = row_of(taken[-1], small, metric, figures(after, metric))
         ledger[0] = ledger[0].model_copy(update={"model_bytes": metrics["model_bytes"].before})
         ledger.append(last.model_copy(update={"model_bytes": metrics["model_bytes"].after}))
         chosen = chosen_by(small) if chosen_by is not None else {}
@@ -250,7 +252,7 @@ def run(assignment: Assignment, report: Report, *, prover: Prover | None = None)
             )
             metrics |= exported.metrics
             if "onnx_int8" in exported.qualities:
-                row = steps.ledger_row("quantize", small, metric, figures(exported.qualities["onnx_int8"], metric))
+                row = row_of("quantize", small, metric, figures(exported.qualities["onnx_int8"], metric))
                 ledger.append(row.model_copy(update={"model_bytes": exported.bytes["onnx_int8"]}))
 
     result = Result(

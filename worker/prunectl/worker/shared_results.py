@@ -133,9 +133,9 @@ class SharedResults:
         done, begun, ended = threading.Event(), threading.Event(), threading.Event()
 
         def beat() -> None:
-            begun.set()
             number = 0
             try:
+                begun.set()
                 while not done.wait(self.beat_seconds):
                     number += 1
                     try:
@@ -147,7 +147,10 @@ class SharedResults:
 
         # Not `Thread.start`: that waits for ever for a thread that dies at once, for want of memory. Without beats others
         # take the lease for a dead holder's, and compute for themselves.
-        _thread.start_new_thread(beat, ())
+        try:
+            _thread.start_new_thread(beat, ())
+        except RuntimeError as error:
+            logger.warning("can't renew the lease %s: %s", lease, error)
         try:
             yield
         finally:

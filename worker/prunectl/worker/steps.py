@@ -141,14 +141,17 @@ def ledger_row(
     model: PreTrainedModel,
     metric: str,
     quality: tuple[float, float | None, int],
+    *,
+    bytes_a_weight: int,
 ) -> LedgerRow:
-    """A row for the model as it is in memory."""
+    """A row for the model as it is in memory, its weights stored in so many bytes."""
     value, stderr, n = quality
+    parameters = macs.parameters(model)
     return LedgerRow(
         step=step,
-        parameters=macs.parameters(model),
+        parameters=parameters,
         nonzero_parameters=macs.nonzero_parameters(model),
-        model_bytes=sum(tensor.numel() * tensor.element_size() for tensor in model.parameters()),
+        model_bytes=parameters * bytes_a_weight,
         metric=metric,
         value=value,
         stderr=stderr,
