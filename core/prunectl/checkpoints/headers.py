@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -15,7 +14,7 @@ INDEX = "model.safetensors.index.json"
 Sizes = dict[str, tuple[int, ...]]
 """Tensor name -> shape."""
 
-_FLOATS = {"F64", "F32", "F16", "BF16"}
+FLOATS = {"F64", "F32", "F16", "BF16"}
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -25,32 +24,21 @@ def read_sizes(directory: Path) -> Sizes:
     Raises MissingWeights, UnsafeWeights (only pickles), and CorruptWeights for a file cut short or one of integers.
     """
     sizes: Sizes = {}
-    for name, kind, shape in _entries(directory):
-        if name in sizes:
-            raise CorruptWeights(f"{name} is in more than one file")
-        if kind not in _FLOATS and not name.endswith(("position_ids", "token_type_ids")):
-            raise CorruptWeights(f"{name} has type {kind}; weights are floating point numbers")
-        sizes[name] = shape
-    return sizes
-
-
-def read_types(directory: Path) -> set[str]:
-    """The floating point types that occur, as safetensors names them: F32, BF16. Raises as `read_sizes` does."""
-    return {kind for _, kind, _ in _entries(directory) if kind in _FLOATS}
-
-
-def _entries(directory: Path) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """(name, type, shape) of each tensor."""
     for file in _weight_files(directory):
         try:
             with safe_open(file, framework="pt") as opened:
                 for name in opened.keys():  # noqa: SIM118 (not a mapping)
                     view = opened.get_slice(name)
-                    yield name, view.get_dtype(), tuple(view.get_shape())
+                    if name in sizes:
+                        raise CorruptWeights(f"{name} is in more than one file")
+                    if view.get_dtype() not in FLOATS and not name.endswith(("position_ids", "token_type_ids")):
+                        raise CorruptWeights(f"{name} has type {view.get_dtype()}; weights are floating point numbers")
+                    sizes[name] = tuple(view.get_shape())
         except SafetensorError as error:
             raise CorruptWeights(
                 f"{file.name} is not a whole safetensors file: {error}", hint="download or copy the file again"
             ) from error
+    return sizes
 
 
 def _weight_files(directory: Path) -> list[Path]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prunectl.checkpoints.headers import read_types
+from prunectl.checkpoints.headers import FLOATS
 
 _HALVES = {"F16": torch.float16, "BF16": torch.bfloat16}
 
 
-def stored_dtype(directory: Path) -> torch.dtype:
-    """float16 or bfloat16 where all weights in ``directory`` have it, else float32. Raises as `read_sizes` does."""
-    types = read_types(directory)
+def stored_dtype(header: Mapping[str, tuple[str, tuple[int, ...]]]) -> torch.dtype:
+    """float16 or bfloat16 where all weights of a `prunectl.zoo.directory.check` have it, else float32."""
+    types = {kind for kind, _ in header.values() if kind in FLOATS}
     return _HALVES.get(types.pop(), torch.float32) if len(types) == 1 else torch.float32
 
 

@@ -143,17 +143,16 @@ class LocalStorage:
 
     def children(self, name: str) -> Iterator[tuple[str, float]]:
         top = self._path(name, root_allowed=True)
-        if top.is_dir():
+        try:
+            paths = sorted(top.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for path in paths:
             try:
-                paths = sorted(top.iterdir())
-            except FileNotFoundError:  # removed since it was looked at
-                return
-            for path in paths:
-                try:
-                    modified = path.lstat().st_mtime
-                except FileNotFoundError:  # removed since it was listed
-                    continue
-                yield path.name, modified
+                modified = path.lstat().st_mtime
+            except FileNotFoundError:  # removed since it was listed
+                continue
+            yield path.name, modified
 
 
 def _copy_file(source: str, target: str) -> None:

@@ -182,13 +182,12 @@ class RemoteStorage:
         self._remove(self._path(name))
 
     def _remove(self, path: str) -> None:
-        self._fs.invalidate_cache(path)
         for _ in range(REMOVALS):
+            self._fs.invalidate_cache(path)
             if self._info(path) is None:
                 return
             with suppress(FileNotFoundError):  # another removes it at the same time: look again for what is left
                 self._fs.rm(path, recursive=True)
-            self._fs.invalidate_cache(path)
 
     def children(self, name: str) -> Iterator[tuple[str, float]]:
         for entry in self._entries(name):

@@ -47,6 +47,7 @@ from prunectl.worker.report import Report, Wanted
 from prunectl.worker.shared_results import SharedResults
 from prunectl.worker.source import fetch, with_vocabulary
 from prunectl.worker.stored_tables import StoredTables
+from prunectl.zoo import directory
 
 CURVE = "curve.json"
 PROBE_EXAMPLES, PROBE_LENGTH = 4, 32
@@ -78,7 +79,7 @@ def run(assignment: Assignment, report: Report, *, prover: Prover | None = None)
         model = checkpoint_load.load_original(source.path, source.config).to(source.device)  # type: ignore[arg-type]
         source = with_vocabulary(source, model, body, assignment, scratch)
 
-    dtype = precision.stored_dtype(source.path)
+    dtype = precision.stored_dtype(directory.check(source.path))
     row_of = partial(steps.ledger_row, bytes_a_weight=dtype.itemsize)
     shared = SharedResults(storage)
     with report.stage("baseline") as stage:
